@@ -1,0 +1,51 @@
+"""The command line: ``python -m testbed VERB INVENTORY``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from testbed import engine, fleet, image
+from testbed.command import Problem, say
+from testbed.inventory import RELEASES, read_fleet
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m testbed", description="Hosts to try the collection on.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs.add_parser("engine", help="make sure that a Docker engine runs")
+    building = verbs.add_parser("image", help="build the images that hosts are made from")
+    building.add_argument("release", nargs="*", help=f"default: {' '.join(RELEASES)}")
+    building.add_argument("--rebuild", action="store_true", help="even if its recipe has not changed")
+    for verb, meaning in (
+        ("up", "make the fleet of an inventory and wait until its hosts answer"),
+        ("down", "remove the fleet with all that is on it"),
+        ("status", "say how each host does"),
+    ):
+        verbs.add_parser(verb, help=meaning).add_argument("inventory", type=Path)
+    return parser
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    try:
+        if arguments.verb == "engine":
+            engine.ensure()
+        elif arguments.verb == "image":
+            engine.ensure()
+            image.ensure(arguments.release, arguments.rebuild)
+        else:
+            verb = {"up": fleet.up, "down": fleet.down, "status": fleet.status}[arguments.verb]
+            verb(read_fleet(arguments.inventory))
+    except Problem as problem:
+        say(f"testbed {arguments.verb}: {problem}")
+        return 1
+    except KeyboardInterrupt:
+        say(f"testbed {arguments.verb}: stopped")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

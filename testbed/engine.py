@@ -1,0 +1,100 @@
+"""The Docker engine of this machine: find it, install it, start it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from testbed.command import STATE, Problem, as_root, install, last_line, run, say, step, succeeds
+
+PID_FILE = Path("/var/run/docker.pid")
+_START_SECONDS = 60
+
+
+@functools.cache
+def docker() -> tuple[str, ...]:
+    """The docker command, by way of sudo where this user may not talk to the engine."""
+    client = shutil.which("docker") or "docker"
+    socket = Path("/var/run/docker.sock")
+    return tuple([client] if os.environ.get("DOCKER_HOST") or os.access(socket, os.W_OK) else as_root([client]))
+
+
+def is_running() -> bool:
+    """Whether an engine answers."""
+    docker.cache_clear()
+    return bool(shutil.which("docker")) and succeeds([*docker(), "version", "--format", "{{.Server.Version}}"])
+
+
+def ensure() -> None:
+    """Make sure that a Docker engine runs."""
+    if not is_running():
+        if not shutil.which("dockerd") or not shutil.which("docker"):
+            install("docker.io")
+        if not is_running():
+            _start()
+    about = run([*docker(), "info", "--format", "{{.ServerVersion}}, {{.Driver}}, cgroup v{{.CgroupVersion}}"]).strip()
+    say(f"Docker engine: {about}")
+
+
+def _start() -> None:
+    if Path("/run/systemd/system").is_dir():
+        with step("Started the Docker engine through systemd"):
+            run(as_root(["systemctl", "start", "docker"]))
+            _wait(None, None)
+        return
+    remove_stale_pid_file(PID_FILE)
+    try:
+        _start_by_hand()
+    except Problem as problem:
+        if "driver" not in str(problem):
+            raise
+        say(f"{problem}; trying the storage driver vfs, which works on every file system but is slow")
+        _start_by_hand("--storage-driver=vfs")
+
+
+def remove_stale_pid_file(pid_file: Path, proc: Path = Path("/proc")) -> bool:
+    """Remove the pid file of an engine that is no more: a new one would refuse to start. True when it was stale."""
+    try:
+        pid = pid_file.read_text().strip()
+    except FileNotFoundError:
+        return False
+    try:
+        name = (proc / pid / "comm").read_text().strip() if pid else ""
+    except FileNotFoundError:
+        name = ""
+    if name == "dockerd":
+        return False
+    run(as_root(["rm", "--force", str(pid_file)]))
+    say(f"Removed {pid_file}: its engine (process {pid or 'unknown'}) is no more")
+    return True
+
+
+def _start_by_hand(*arguments: str) -> None:
+    STATE.mkdir(exist_ok=True)
+    log = STATE / "dockerd.log"
+    daemon = shutil.which("dockerd") or "/usr/sbin/dockerd"
+    with step(f"Started the Docker engine by hand, for no init system runs here; its log is {log}"):
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                as_root([daemon, *arguments]),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        _wait(process, log)
+
+
+def _wait(process: subprocess.Popen[bytes] | None, log: Path | None) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not is_running():
+        if process is not None and log is not None and process.poll() is not None:
+            message = last_line(log.read_text(errors="replace"))
+            raise Problem(f"dockerd ended with {process.returncode}: {message}")
+        if time.monotonic() > deadline:
+            raise Problem(f"the Docker engine does not answer after {_START_SECONDS} s" + (f": see {log}" if log else ""))
+        time.sleep(0.3)
