@@ -1,0 +1,117 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Changing files so that a crash at any moment leaves the old or the new, and never half of either."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class DiskError(ValueError):
+    """A file system does not allow what is to be done, in one line."""
+
+
+def write_file(path: Path, text: str, mode: int = 0o644) -> None:
+    """Replace ``path`` by ``text`` at once, flushed to disk."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(partial, "w", encoding="utf-8") as stream:
+            os.fchmod(stream.fileno(), mode)
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    flush_folder(path.parent)
+
+
+def write_link(path: Path, target: str) -> None:
+    """Point ``path`` to ``target`` at once."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.unlink(missing_ok=True)
+        partial.symlink_to(target)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    flush_folder(path.parent)
+
+
+def flush_folder(path: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, readable for all, whatever the umask says."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
+
+
+def free_bytes(path: Path) -> int:
+    """The bytes free for ``path``, which need not exist yet."""
+    while not path.exists():
+        path = path.parent
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+def check_space(path: Path, needed: int, what: str) -> None:
+    """DiskError unless ``needed`` bytes are free where ``path`` is or will be."""
+    free = free_bytes(path)
+    if free < needed:
+        raise DiskError(f"{path}: expected {_megabytes(needed)} free for {what}, found {_megabytes(free)}")
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB"
+
+
+@contextmanager
+def clear_errors(path: Path, what: str) -> Iterator[None]:
+    """Say a full disk in words, whichever call it was that met it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskError(f"{path}: no space left for {what}: {_megabytes(free_bytes(path))} free") from error
+        raise
+
+
+@contextmanager
+def only_one(folder: Path, what: str, seconds: float = 60) -> Iterator[None]:
+    """Hold ``folder`` for ``what``. Another run that holds it is waited for, at most ``seconds`` long."""
+    deadline = time.monotonic() + seconds
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        while not _locked(handle):
+            if time.monotonic() >= deadline:
+                raise DiskError(f"{folder}: another run has been {what} for more than {seconds:g} s")
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
