@@ -90,4 +90,3 @@ def _answers(argv: Sequence[str], expected: str) -> bool:
         return run(argv).strip() == expected
     except Problem:
         return False
-

@@ -96,5 +96,7 @@ def _wait(process: subprocess.Popen[bytes] | None, log: Path | None) -> None:
             message = last_line(log.read_text(errors="replace"))
             raise Problem(f"dockerd ended with {process.returncode}: {message}")
         if time.monotonic() > deadline:
-            raise Problem(f"the Docker engine does not answer after {_START_SECONDS} s" + (f": see {log}" if log else ""))
+            raise Problem(
+                f"the Docker engine does not answer after {_START_SECONDS} s" + (f": see {log}" if log else "")
+            )
         time.sleep(0.3)

@@ -171,7 +171,9 @@ def _wait_until_ready(fleet: Fleet, host: Host, remarks: list[str]) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while (state := _systemd_state(fleet, host)) not in ("running", "degraded"):
         if time.monotonic() > deadline:
-            raise Problem(f"{host.name}: systemd is {state or 'silent'} after {READY_SECONDS} s: {_evidence(fleet, host)}")
+            raise Problem(
+                f"{host.name}: systemd is {state or 'silent'} after {READY_SECONDS} s: {_evidence(fleet, host)}"
+            )
         time.sleep(0.3)
     remarks.append(f"systemd {state}{_failed_units(fleet, host) if state == 'degraded' else ''}")
     while True:
@@ -193,7 +195,9 @@ def _systemctl(fleet: Fleet, host: Host, *arguments: str) -> list[str]:
 def _systemd_state(fleet: Fleet, host: Host) -> str:
     """What systemd says of itself, empty when it does not answer. (It ends with 1 in every state but one.)"""
     try:
-        return run([*docker(), "exec", container_name(fleet, host), "sh", "-c", "systemctl is-system-running || :"]).strip()
+        return run(
+            [*docker(), "exec", container_name(fleet, host), "sh", "-c", "systemctl is-system-running || :"]
+        ).strip()
     except Problem:
         return ""
 

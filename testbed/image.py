@@ -22,15 +22,24 @@ LABEL = "modelfleet.testbed.recipe"
 REPOSITORY = "modelfleet-testbed"
 
 PACKAGES = (
-    "ca-certificates curl dbus iproute2 openssh-server procps python3 sudo systemd systemd-sysv".split()
+    "ca-certificates",
+    "curl",
+    "dbus",
+    "iproute2",
+    "openssh-server",
+    "procps",
+    "python3",
+    "sudo",
+    "systemd",
+    "systemd-sysv",
 )
-PREFETCHED = ["haproxy"]
+PREFETCHED = ("haproxy",)
 """Left in apt's cache, not installed: provisioning installs them as anywhere, without waiting for a mirror."""
 
 _INIT = """#!/bin/sh
-# Docker mounts the control groups read-only; systemd makes its own below ours.
+# Docker mounts the control groups read-only; systemd makes its own below ours, and sets their limits.
 for mount in /sys/fs/cgroup /sys/fs/cgroup/*; do
-    mountpoint -q "$mount" && mount -o remount,rw "$mount" 2>/dev/null
+    mountpoint --quiet "$mount" && mount -o remount,bind,rw "$mount"
 done
 exec /lib/systemd/systemd
 """
@@ -120,7 +129,9 @@ def source_lines(release: str) -> list[str]:
     about = platform.freedesktop_os_release()
     folder = Path("/etc/apt")
     files = [folder / "sources.list", *sorted((folder / "sources.list.d").glob("*"))]
-    texts = [path.read_text(errors="replace") for path in files if path.suffix in (".list", ".sources") and path.is_file()]
+    texts = [
+        path.read_text(errors="replace") for path in files if path.suffix in (".list", ".sources") and path.is_file()
+    ]
     found = mirrors(about.get("VERSION_CODENAME", ""), texts) if about.get("ID") == "debian" else None
     if found is None:
         return []

@@ -102,9 +102,9 @@ def fleet(data: object) -> Fleet:
 def _mapping(value: object, where: str) -> Mapping[str, Any]:
     if value is None:
         return {}
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{where}: expected a mapping, found {type(value).__name__}")
-    return value
+    if isinstance(value, Mapping):
+        return value
+    raise ValueError(f"{where}: expected a mapping, found {type(value).__name__}")
 
 
 def _host_variables(data: object) -> dict[str, dict[str, Any]]:
