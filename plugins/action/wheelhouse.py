@@ -1,0 +1,48 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs on the controller: see the module of the same name for its documentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.wheelhouse import (
+    Target,
+    cache_folder,
+    find_server,
+    gather,
+)
+
+ARGUMENTS = {
+    "env": {"type": "str", "required": True},
+    "lock": {"type": "str", "required": True},
+    "server": {"type": "path", "required": True},
+    "tag": {"type": "str", "required": True},
+    "machine": {"type": "str", "required": True},
+    "glibc": {"type": "str", "required": True},
+}
+
+
+class ActionModule(ActionBase):
+    """Gathers the wheels of one environment in the controller's cache."""
+
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _checked, arguments = self.validate_argument_spec(ARGUMENTS)
+        cache = cache_folder()
+        folder = cache / "wheels" / arguments["env"]
+        there = (folder / "env.lock").is_file()
+        if not there and not self._task.check_mode:
+            target = Target(arguments["tag"], arguments["machine"], arguments["glibc"])
+            try:
+                server = find_server(Path(arguments["server"]), cache)
+                folder = gather(arguments["env"], arguments["lock"], server, target, cache)
+            except ValueError as error:
+                return {**result, "failed": True, "msg": str(error)}
+        # The cache is the controller's own: filling it changes no machine of the fleet.
+        return {**result, "changed": False, "folder": str(folder), "gathered": not there}

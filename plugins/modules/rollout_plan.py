@@ -1,0 +1,75 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+# A virtual module: the action plugin of the same name does the work, on the controller.
+
+DOCUMENTATION = r"""
+module: rollout_plan
+short_description: Work out the steps of a rollout
+version_added: 0.1.0
+author:
+  - modelfleet contributors (@modelfleet)
+description:
+  - Runs on the controller and changes nothing on any machine.
+  - Compares what was asked for with what M(modelfleet.onprem.model_info) and M(modelfleet.onprem.lb_info) found, and
+    names the hosts that each step of the rollout has something to do on.
+extends_documentation_fragment:
+  - modelfleet.onprem.attributes
+  - modelfleet.onprem.attributes.action
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  action:
+    support: full
+options:
+  services:
+    description: The definitions of the services, as in C(modelfleet_services).
+    type: raw
+    required: true
+  request:
+    description: What M(modelfleet.onprem.rollout_request) returned.
+    type: dict
+    required: true
+  hosts:
+    description: What M(modelfleet.onprem.model_info) returned as C(model_host), by host.
+    type: dict
+    required: true
+  balancers:
+    description: What M(modelfleet.onprem.lb_info) returned as C(load_balancer), by balancer.
+    type: dict
+    required: true
+  to:
+    description: The version or release to roll back to; the one before the present release by default.
+    type: str
+"""
+
+EXAMPLES = r"""
+- name: Plan
+  modelfleet.onprem.rollout_plan:
+    services: "{{ modelfleet_services }}"
+    request: "{{ checked.request }}"
+    hosts: "{{ host_states }}"
+    balancers: "{{ balancer_states }}"
+  register: planned
+"""
+
+RETURN = r"""
+plan:
+  description: The steps of the rollout; an empty list of hosts is a step with nothing to do.
+  returned: success
+  type: dict
+  sample:
+    service: tumour
+    release: {name: 3-0a1b2c3d4e5f, version: "3", digest: 0a1b2c3d4e5f}
+    slot: green
+    stage: [model1, model2]
+    in_place: []
+    idle: [model1, model2]
+    record: [lb1]
+    stop: []
+    unchanged: false
+"""

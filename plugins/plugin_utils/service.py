@@ -1,0 +1,255 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Services as an inventory defines them: read, checked and turned into what a slot and a balancer need.
+
+Runs on the controller only. Everything here is pure; what is wrong with a definition is a ``ServiceError`` of one line
+that names the service, the key, what was expected and what was found.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast, get_args
+
+Slot = Literal["blue", "green"]
+Strategy = Literal["basic", "rolling", "blue_green"]
+SLOTS: tuple[Slot, ...] = get_args(Slot)
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_BATCH = re.compile(r"[1-9][0-9]{0,2}%|[1-9][0-9]*")
+_MEMORY = re.compile(r"[1-9][0-9]*[KMGT]?")
+# The balancer reads "/v2/..." as the Open Inference Protocol's own paths, so no service can have that name.
+_RESERVED = ("v2",)
+
+
+class ServiceError(ValueError):
+    """A definition that cannot be used, in one line."""
+
+
+def other(slot: Slot) -> Slot:
+    """The slot beside ``slot``."""
+    return "green" if slot == "blue" else "blue"
+
+
+@dataclass(frozen=True)
+class Service:
+    """One entry of ``modelfleet_services``.
+
+    Times are in seconds, ``max_body_bytes`` in bytes, ``memory_max`` as systemd writes it (``1G``). ``slot_hosts``
+    names the hosts of each slot: the same hosts twice, or two host groups.
+    """
+
+    name: str
+    port: int
+    slot_hosts: Mapping[Slot, tuple[str, ...]]
+    model: str
+    strategy: Strategy = "blue_green"
+    batches: tuple[int | str, ...] = (1, "25%", "100%")
+    max_fail_percentage: int = 0
+    keep_warm: bool = True
+    keep_releases: int = 5
+    workers: int = 2
+    threads: int = 4
+    memory_max: str = "1G"
+    tasks_max: int = 256
+    max_body_bytes: int = 8 * 1024 * 1024
+    ready_timeout: int = 60
+    drain_timeout: int = 30
+    max_latency_ms: int | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Every host of the service, each once, in the inventory's order."""
+        return tuple(dict.fromkeys(host for slot in SLOTS for host in self.slot_hosts[slot]))
+
+    def port_of(self, slot: Slot) -> int:
+        """Blue listens on the service's port, green on the next one."""
+        return self.port + SLOTS.index(slot)
+
+    def settings(self, slot: Slot) -> dict[str, str]:
+        """The environment that the model server of this slot starts with."""
+        return {
+            **self.environment,
+            "BIND": f"0.0.0.0:{self.port_of(slot)}",
+            "GRACEFUL_TIMEOUT": str(self.drain_timeout),
+            "MAX_BODY_BYTES": str(self.max_body_bytes),
+            "MODEL_SERVICE": self.name,
+            "THREADS": str(self.threads),
+            "WORKERS": str(self.workers),
+        }
+
+    def limits(self) -> dict[str, str]:
+        """The unit's limits, by systemd's names."""
+        return {"MemoryMax": self.memory_max, "TasksMax": str(self.tasks_max)}
+
+
+def _whole(minimum: int, maximum: int) -> tuple[str, Any]:
+    def suits(value: object) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum
+
+    return f"a whole number from {minimum} to {maximum}", suits
+
+
+def _is_batches(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(_BATCH.fullmatch(str(batch)) for batch in value)
+
+
+def _is_environment(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(key, str) and re.fullmatch(r"[A-Z][A-Z0-9_]*", key) and "\n" not in str(text)
+        for key, text in value.items()
+    )
+
+
+# What each optional key of a definition must be: in words, and as a check.
+_KEYS: dict[str, tuple[str, Any]] = {
+    "batches": ('a list of counts and percentages such as [1, "25%", "100%"]', _is_batches),
+    "drain_timeout": _whole(1, 3600),
+    "environment": ("a mapping of upper-case names to one-line values", _is_environment),
+    "keep_releases": _whole(2, 1000),
+    "keep_warm": ("true or false", lambda value: isinstance(value, bool)),
+    "max_body_bytes": _whole(1024, 2**31),
+    "max_fail_percentage": _whole(0, 100),
+    "max_latency_ms": _whole(1, 3_600_000),
+    "memory_max": ("a size such as 512M or 2G", lambda value: bool(_MEMORY.fullmatch(str(value)))),
+    "model": ("a name of lower-case letters, digits, - and _", lambda value: bool(_NAME.fullmatch(str(value)))),
+    "ready_timeout": _whole(1, 3600),
+    "strategy": (f"one of {', '.join(STRATEGIES)}", lambda value: value in STRATEGIES),
+    "tasks_max": _whole(8, 65_536),
+    "threads": _whole(1, 256),
+    "workers": _whole(1, 256),
+}
+
+
+def parse_services(definitions: object, groups: Mapping[str, Sequence[str]]) -> dict[str, Service]:
+    """The services of ``definitions`` (the inventory's ``modelfleet_services``), with the hosts of ``groups``."""
+    if not isinstance(definitions, Mapping) or not definitions:
+        raise ServiceError(
+            "modelfleet_services: expected a mapping of at least one service in the inventory, found none"
+        )
+    services = {str(name): _parse_service(str(name), found, groups) for name, found in definitions.items()}
+    _check_ports(services.values())
+    return services
+
+
+def find_service(services: Mapping[str, Service], name: str | None) -> Service:
+    """The service called ``name``."""
+    known = ", ".join(sorted(services))
+    if not name:
+        raise ServiceError(f"service: expected -e service=NAME, one of {known}, found nothing")
+    if name not in services:
+        raise ServiceError(f"service: expected one of {known}, found {name!r}")
+    return services[name]
+
+
+def check_balancers(groups: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The hosts of the group ``load_balancers``, of which there must be one."""
+    balancers = tuple(groups.get("load_balancers", ()))
+    if not balancers:
+        raise ServiceError("inventory: expected at least one host in the group load_balancers, found none")
+    return balancers
+
+
+def _parse_service(name: str, found: object, groups: Mapping[str, Sequence[str]]) -> Service:
+    where = f"modelfleet_services.{name}"
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise ServiceError(
+            f"{where}: expected a name of up to 40 lower-case letters, digits, - and _ that is not v2, found {name!r}"
+        )
+    if not isinstance(found, Mapping):
+        raise ServiceError(f"{where}: expected a mapping with at least a port, found {found!r}")
+    unknown = sorted(set(map(str, found)) - {"port", "hosts", *_KEYS})
+    if unknown:
+        raise ServiceError(f"{where}: expected the keys port, hosts, {', '.join(_KEYS)}, found {unknown[0]!r}")
+    words, suits = _whole(1024, 65_534)
+    if not suits(found.get("port")):
+        raise ServiceError(f"{where}.port: expected {words}, found {found.get('port')!r}")
+    options: dict[str, Any] = {}
+    for key, value in found.items():
+        if key not in _KEYS:
+            continue
+        words, suits = _KEYS[key]
+        if not suits(value):
+            raise ServiceError(f"{where}.{key}: expected {words}, found {value!r}")
+        options[str(key)] = value
+    if "batches" in options:
+        options["batches"] = tuple(options["batches"])
+    if "memory_max" in options:
+        options["memory_max"] = str(options["memory_max"])
+    if "environment" in options:
+        options["environment"] = {str(key): str(text) for key, text in options["environment"].items()}
+    options.setdefault("model", name)
+    slot_hosts = _parse_hosts(f"{where}.hosts", found.get("hosts", "model_hosts"), groups)
+    return Service(name=name, port=int(found["port"]), slot_hosts=slot_hosts, **options)
+
+
+def _parse_hosts(where: str, found: object, groups: Mapping[str, Sequence[str]]) -> dict[Slot, tuple[str, ...]]:
+    if isinstance(found, str):
+        found = dict.fromkeys(SLOTS, found)
+    if not isinstance(found, Mapping) or set(found) != set(SLOTS):
+        raise ServiceError(f"{where}: expected a group, or the keys blue and green with a group each, found {found!r}")
+    hosts: dict[Slot, tuple[str, ...]] = {}
+    for slot in SLOTS:
+        group = str(found[slot])
+        if not groups.get(group):
+            raise ServiceError(f"{where}: expected a group with hosts in it, found {group!r} with none")
+        hosts[slot] = tuple(groups[group])
+    if hosts["blue"] != hosts["green"] and set(hosts["blue"]) & set(hosts["green"]):
+        both = sorted(set(hosts["blue"]) & set(hosts["green"]))
+        raise ServiceError(f"{where}: expected blue and green to share no host or all of them, found {both[0]} in both")
+    return hosts
+
+
+def _check_ports(services: Any) -> None:
+    taken: dict[tuple[str, int], str] = {}
+    for service in services:
+        for slot in SLOTS:
+            for host in service.slot_hosts[slot]:
+                key = (host, service.port_of(slot))
+                owner = taken.setdefault(key, service.name)
+                if owner != service.name:
+                    raise ServiceError(
+                        f"modelfleet_services.{service.name}.port: expected ports of its own on {host} (blue takes the "
+                        f"port, green the next), found {key[1]}, which {owner} has"
+                    )
+
+
+def balancer_pools(services: Mapping[str, Service], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The pools that a balancer needs: two a service, each with its servers' names, addresses and ports."""
+    pools = []
+    for service in services.values():
+        for slot in SLOTS:
+            servers = [
+                {"name": host, "address": address_of(host, hostvars), "port": service.port_of(slot)}
+                for host in service.slot_hosts[slot]
+            ]
+            pools.append(
+                {
+                    "name": f"{service.name}_{slot}",
+                    "service": service.name,
+                    "slot": slot,
+                    "servers": servers,
+                    "max_in_flight": service.workers * service.threads,
+                }
+            )
+    return pools
+
+
+def address_of(host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> str:
+    """The address under which machines of the fleet reach ``host``."""
+    found = hostvars[host]
+    return str(found.get("modelfleet_address") or found.get("ansible_host") or host)
+
+
+def find_strategy(service: Service, asked: str | None) -> Strategy:
+    """The strategy of this rollout: what was asked for, or what the inventory says."""
+    if not asked:
+        return service.strategy
+    if asked not in STRATEGIES:
+        raise ServiceError(f"strategy: expected one of {', '.join(STRATEGIES)}, found {asked!r}")
+    return cast(Strategy, asked)

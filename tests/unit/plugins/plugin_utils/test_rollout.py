@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.rollout import (
+    Plan,
+    Release,
+    plan_deploy,
+    plan_retire,
+    plan_rollback,
+    status_lines,
+)
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import Service, ServiceError, parse_services
+
+GROUPS = {"model_hosts": ["m1", "m2"], "left": ["m1"], "right": ["m2"]}
+SERVICE = parse_services({"tumour": {"port": 8101, "batches": [1, "100%"]}}, GROUPS)["tumour"]
+ONE = Release("1-aaaaaaaaaaaa", "1", "a" * 64)
+TWO = Release("2-bbbbbbbbbbbb", "2", "b" * 64)
+THREE = Release("3-cccccccccccc", "3", "c" * 64)
+PYTHON = {"tag": "cp311", "machine": "x86_64", "glibc": "2.36", "version": "3.11.2"}
+
+
+def slot_state(release: Release, slot: Any = "blue", **changed: Any) -> dict[str, Any]:
+    return {
+        "release": release.name,
+        "env": "e1",
+        "settings": {"MODEL_BUNDLE": "/somewhere", **SERVICE.settings(slot)},
+        "limits": SERVICE.limits(),
+        "unit": "active",
+        "started": {"release": release.name, "env": "e1"},
+        "ready": True,
+        **changed,
+    }
+
+
+def host_state(*releases: Release, blue: Any = None, green: Any = None, **changed: Any) -> dict[str, Any]:
+    listed = [{"release": it.name, "version": it.version, "digest": it.digest, "env": "e1"} for it in releases]
+    service = {"releases": listed, "slots": {"blue": blue, "green": green}}
+    return {"python": PYTHON, "services": {"tumour": service}, "envs": ["e1"] if releases else [], **changed}
+
+
+def balancer_state(slot: str = "blue", history: Any = (), admin: Any = None, **releases: Release) -> dict[str, Any]:
+    def pool(name: str) -> dict[str, Any]:
+        servers = {host: {"status": "UP", "admin": (admin or {}).get((name, host), "ready")} for host in ("m1", "m2")}
+        return {"release": releases[name].name if name in releases else None, "servers": servers}
+
+    pools = {"blue": pool("blue"), "green": pool("green")}
+    return {"services": {"tumour": {"slot": slot, "pools": pools, "history": [it.name for it in history]}}}
+
+
+def deploy(strategy: Any, release: Release, host: Any, balancer: Any, service: Service = SERVICE) -> Plan:
+    hosts = host if isinstance(host, Mapping) and "m1" in host else {"m1": host, "m2": host}
+    return plan_deploy(service, strategy, release, hosts, {"lb1": balancer}, lambda state: "e1")
+
+
+@pytest.mark.parametrize("strategy", ["basic", "rolling", "blue_green"])
+def test_a_first_deploy_starts_the_slot_that_the_route_points_to(strategy: Any) -> None:
+    plan = deploy(strategy, ONE, host_state(), balancer_state())
+    assert (plan.slot, plan.stage, plan.in_place, plan.idle) == ("blue", ["m1", "m2"], ["m1", "m2"], [])
+    assert plan.record == ["lb1"]
+    assert plan.wheels == [{"env": "e1", "tag": "cp311", "machine": "x86_64", "glibc": "2.36"}]
+
+
+@pytest.mark.parametrize("strategy", ["basic", "rolling", "blue_green"])
+def test_a_deploy_of_what_serves_has_nothing_to_do(strategy: Any) -> None:
+    plan = deploy(strategy, ONE, host_state(ONE, blue=slot_state(ONE)), balancer_state(blue=ONE))
+    assert plan.as_dict()["unchanged"] is True
+
+
+def test_rolling_restarts_the_active_slot_in_batches() -> None:
+    plan = deploy("rolling", TWO, host_state(ONE, blue=slot_state(ONE)), balancer_state(blue=ONE))
+    assert (plan.slot, plan.in_place, plan.batches, plan.idle) == ("blue", ["m1", "m2"], [1, "100%"], [])
+    assert plan.was == {"release": ONE.name, "slot": "blue"}
+
+
+def test_basic_restarts_all_hosts_in_one_batch() -> None:
+    assert deploy("basic", TWO, host_state(ONE, blue=slot_state(ONE)), balancer_state(blue=ONE)).batches == ["100%"]
+
+
+def test_blue_green_starts_the_idle_slot_and_then_moves() -> None:
+    plan = deploy("blue_green", TWO, host_state(ONE, blue=slot_state(ONE)), balancer_state(blue=ONE))
+    assert (plan.slot, plan.in_place, plan.idle, plan.record, plan.stop) == ("green", [], ["m1", "m2"], ["lb1"], [])
+    assert plan.settings["BIND"].endswith(":8102")
+
+
+def test_blue_green_stops_the_old_slot_where_it_is_not_kept_warm() -> None:
+    cold = parse_services({"tumour": {"port": 8101, "keep_warm": False}}, GROUPS)["tumour"]
+    plan = deploy("blue_green", TWO, host_state(ONE, blue=slot_state(ONE)), balancer_state(blue=ONE), cold)
+    assert (plan.stop, plan.stop_slot) == (["m1", "m2"], "blue")
+
+
+def test_blue_green_over_host_groups_stages_the_idle_group_alone() -> None:
+    groups = parse_services({"tumour": {"port": 8101, "hosts": {"blue": "left", "green": "right"}}}, GROUPS)["tumour"]
+    plan = deploy("blue_green", TWO, host_state(ONE, blue=slot_state(ONE)), balancer_state(blue=ONE), groups)
+    assert (plan.stage, plan.idle) == (["m2"], ["m2"])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"unit": "failed"},
+        {"ready": False},
+        {"started": None},
+        {"started": {"release": ONE.name, "env": "other"}},
+        {"started": {"release": TWO.name, "env": "e1"}},
+        {"limits": {"MemoryMax": "2G", "TasksMax": "256"}},
+        {"settings": {**SERVICE.settings("blue"), "WORKERS": "9"}},
+    ],
+)
+def test_a_host_that_is_not_as_wanted_is_mended_in_place(changed: dict[str, Any]) -> None:
+    hosts = {"m1": host_state(ONE, blue=slot_state(ONE)), "m2": host_state(ONE, blue=slot_state(ONE, **changed))}
+    plan = deploy("blue_green", ONE, hosts, balancer_state(blue=ONE))
+    assert (plan.in_place, plan.stage, plan.record) == (["m2"], [], [])
+
+
+def test_a_host_that_an_earlier_run_left_out_of_rotation_is_brought_back() -> None:
+    balancer = balancer_state(blue=ONE, admin={("blue", "m1"): "maint"})
+    plan = deploy("rolling", ONE, host_state(ONE, blue=slot_state(ONE)), balancer)
+    assert plan.in_place == ["m1"]
+
+
+def test_a_run_that_died_between_the_hosts_and_the_balancer_goes_on_with_the_balancer() -> None:
+    state = host_state(ONE, TWO, blue=slot_state(ONE), green=slot_state(TWO, "green"))
+    plan = deploy("blue_green", TWO, state, balancer_state(blue=ONE))
+    assert (plan.stage, plan.idle, plan.record) == ([], [], ["lb1"])
+
+
+def test_wheels_are_gathered_once_an_environment_and_for_the_oldest_c_library() -> None:
+    older = host_state(python={**PYTHON, "glibc": "2.9"})
+    plan = deploy("basic", ONE, {"m1": host_state(), "m2": older}, balancer_state())
+    assert [entry["glibc"] for entry in plan.wheels] == ["2.9"]
+
+
+def test_no_wheels_are_gathered_where_the_environment_is_there() -> None:
+    plan = deploy("rolling", TWO, host_state(ONE, blue=slot_state(ONE)), balancer_state(blue=ONE))
+    assert (plan.stage, plan.wheels) == (["m1", "m2"], [])
+
+
+def test_a_balancer_without_the_service_is_refused() -> None:
+    with pytest.raises(ServiceError, match=r"lb1: expected pools for tumour, found none: run provision\.yml first"):
+        deploy("basic", ONE, host_state(), {"services": {}})
+
+
+def test_a_host_that_is_not_in_the_pool_is_refused() -> None:
+    balancer = balancer_state()
+    del balancer["services"]["tumour"]["pools"]["blue"]["servers"]["m2"]
+    with pytest.raises(ServiceError, match=r"lb1: expected m2 in the pool tumour_blue: run provision\.yml first"):
+        deploy("basic", ONE, host_state(ONE, blue=slot_state(ONE)), balancer)
+
+
+def test_balancers_that_disagree_are_refused() -> None:
+    balancers = {"lb1": balancer_state("blue"), "lb2": balancer_state("green")}
+    hosts = {"m1": host_state(), "m2": host_state()}
+    with pytest.raises(ServiceError, match="to route to the same slot, found lb1 blue, lb2 green"):
+        plan_deploy(SERVICE, "basic", ONE, hosts, balancers, lambda state: "e1")
+
+
+def rollback(to: str | None, host: Any, balancer: Any) -> Plan:
+    hosts = host if "m1" in host else {"m1": host, "m2": host}
+    return plan_rollback(SERVICE, to, hosts, {"lb1": balancer})
+
+
+def test_a_rollback_starts_the_release_before_in_the_idle_slot() -> None:
+    plan = rollback(None, host_state(ONE, TWO, blue=slot_state(TWO)), balancer_state(blue=TWO, history=[ONE]))
+    assert plan.release == ONE
+    assert (plan.slot, plan.idle, plan.stage, plan.record) == ("green", ["m1", "m2"], [], ["lb1"])
+
+
+@pytest.mark.parametrize("to", ["1", ONE.name])
+def test_a_rollback_takes_a_version_or_a_release(to: str) -> None:
+    state = host_state(ONE, TWO, THREE, blue=slot_state(THREE))
+    assert rollback(to, state, balancer_state(blue=THREE, history=[ONE, TWO])).release == ONE
+
+
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [
+        ("9", r"to: expected a release that the hosts of tumour hold \(1-a.*, 2-b.*\), found '9'"),
+        ("2", "tumour: expected another release to go back to, found 2-bbbbbbbbbbbb, which serves now"),
+    ],
+)
+def test_a_rollback_to_what_cannot_be_is_refused(to: str, message: str) -> None:
+    with pytest.raises(ServiceError, match=message):
+        rollback(to, host_state(ONE, TWO, blue=slot_state(TWO)), balancer_state(blue=TWO, history=[ONE]))
+
+
+def test_a_rollback_without_a_history_is_refused() -> None:
+    with pytest.raises(ServiceError, match="tumour: expected an earlier release in the balancers' history, found none"):
+        rollback(None, host_state(ONE, blue=slot_state(ONE)), balancer_state(blue=ONE))
+
+
+def test_a_rollback_to_a_release_that_a_host_lost_names_the_host() -> None:
+    hosts = {"m1": host_state(ONE, TWO), "m2": host_state(TWO)}
+    with pytest.raises(ServiceError, match=r"found it missing on m2: deploy its bundle again"):
+        rollback("1", hosts, balancer_state(blue=TWO, history=[ONE]))
+
+
+def test_a_version_with_two_bundles_must_be_named_in_full() -> None:
+    twin = Release("1-dddddddddddd", "1", "d" * 64)
+    with pytest.raises(ServiceError, match="to: expected one release of tumour, found '1' for 1-aaaaaaaaaaaa, 1-ddddd"):
+        rollback("1", host_state(ONE, twin, TWO), balancer_state(blue=TWO, history=[ONE]))
+
+
+def test_retire_stops_the_slot_that_no_balancer_routes_to() -> None:
+    hosts = {
+        "m1": host_state(ONE, TWO, blue=slot_state(TWO), green=slot_state(ONE, "green")),
+        "m2": host_state(ONE, TWO, blue=slot_state(TWO), green=slot_state(ONE, "green", unit="inactive")),
+    }
+    plan = plan_retire(SERVICE, hosts, {"lb1": balancer_state(blue=TWO, green=ONE)})
+    assert (plan.stop, plan.stop_slot) == (["m1"], "green")
+
+
+def test_status_has_a_row_a_service_slot_and_host() -> None:
+    hosts = {"m1": host_state(ONE, blue=slot_state(ONE)), "m2": host_state()}
+    lines = status_lines({"tumour": SERVICE}, hosts, {"lb1": balancer_state(blue=ONE)})
+    assert [line.split()[:6] for line in lines[1:3]] == [
+        ["tumour", "blue", "active", "m1", ONE.name, "active"],
+        ["tumour", "blue", "active", "m2", "-", "-"],
+    ]
+    assert lines[0].split() == ["service", "slot", "route", "host", "release", "unit", "ready", "balancer"]

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import (
+    ServiceError,
+    balancer_pools,
+    check_balancers,
+    find_service,
+    find_strategy,
+    parse_services,
+)
+
+GROUPS = {"model_hosts": ["m1", "m2"], "left": ["m1"], "right": ["m2"], "empty": []}
+
+
+def test_a_service_needs_no_more_than_a_port() -> None:
+    service = parse_services({"tumour": {"port": 8101}}, GROUPS)["tumour"]
+    assert service.hosts == ("m1", "m2")
+    assert (service.port_of("blue"), service.port_of("green")) == (8101, 8102)
+    assert service.strategy == "blue_green"
+    assert service.settings("green")["BIND"] == "0.0.0.0:8102"
+    assert service.limits() == {"MemoryMax": "1G", "TasksMax": "256"}
+
+
+def test_blue_and_green_may_be_two_groups_of_hosts() -> None:
+    service = parse_services({"tumour": {"port": 8101, "hosts": {"blue": "left", "green": "right"}}}, GROUPS)["tumour"]
+    assert service.slot_hosts == {"blue": ("m1",), "green": ("m2",)}
+    assert service.hosts == ("m1", "m2")
+
+
+@pytest.mark.parametrize(
+    ("definitions", "message"),
+    [
+        ({}, "modelfleet_services: expected a mapping of at least one service in the inventory, found none"),
+        ({"Tumour": {"port": 8101}}, "modelfleet_services.Tumour: expected a name of up to 40 lower-case letters"),
+        ({"v2": {"port": 8101}}, "that is not v2"),
+        ({"tumour": None}, "modelfleet_services.tumour: expected a mapping with at least a port, found None"),
+        ({"tumour": {}}, "modelfleet_services.tumour.port: expected a whole number from 1024 to 65534, found None"),
+        ({"tumour": {"port": True}}, "found True"),
+        ({"tumour": {"port": 80}}, "found 80"),
+        ({"tumour": {"port": 8101, "worker": 2}}, "found 'worker'"),
+        ({"tumour": {"port": 8101, "workers": 0}}, "tumour.workers: expected a whole number from 1 to 256, found 0"),
+        ({"tumour": {"port": 8101, "workers": "2"}}, "found '2'"),
+        ({"tumour": {"port": 8101, "keep_warm": "yes"}}, "tumour.keep_warm: expected true or false, found 'yes'"),
+        ({"tumour": {"port": 8101, "strategy": "red"}}, "tumour.strategy: expected one of basic, rolling, blue_green"),
+        ({"tumour": {"port": 8101, "batches": []}}, "tumour.batches: expected a list of counts and percentages"),
+        ({"tumour": {"port": 8101, "batches": [0]}}, "tumour.batches"),
+        ({"tumour": {"port": 8101, "memory_max": "lots"}}, "tumour.memory_max: expected a size such as 512M or 2G"),
+        ({"tumour": {"port": 8101, "environment": {"A": "b\nC=d"}}}, "tumour.environment: expected a mapping"),
+        ({"tumour": {"port": 8101, "hosts": "nobody"}}, "tumour.hosts: expected a group with hosts in it, found 'nob"),
+        ({"tumour": {"port": 8101, "hosts": "empty"}}, "found 'empty' with none"),
+        ({"tumour": {"port": 8101, "hosts": {"blue": "left"}}}, "tumour.hosts: expected a group, or the keys blue and"),
+        ({"tumour": {"port": 8101, "hosts": {"blue": "left", "green": "model_hosts"}}}, "found m1 in both"),
+        ({"a": {"port": 8101}, "b": {"port": 8102}}, "b.port: expected ports of its own on m1 .* found 8102, which a"),
+    ],
+)
+def test_a_definition_that_cannot_be_used_is_refused(definitions: Any, message: str) -> None:
+    with pytest.raises(ServiceError, match=message):
+        parse_services(definitions, GROUPS)
+
+
+def test_two_services_may_share_a_port_on_different_hosts() -> None:
+    definitions = {"a": {"port": 8101, "hosts": "left"}, "b": {"port": 8101, "hosts": "right"}}
+    assert set(parse_services(definitions, GROUPS)) == {"a", "b"}
+
+
+def test_an_unknown_service_is_refused_with_those_there_are() -> None:
+    services = parse_services({"tumour": {"port": 8101}}, GROUPS)
+    with pytest.raises(ServiceError, match="service: expected one of tumour, found 'tumor'"):
+        find_service(services, "tumor")
+    with pytest.raises(ServiceError, match="service: expected -e service=NAME, one of tumour, found nothing"):
+        find_service(services, None)
+
+
+def test_the_strategy_asked_for_goes_before_the_inventorys() -> None:
+    service = parse_services({"tumour": {"port": 8101, "strategy": "rolling"}}, GROUPS)["tumour"]
+    assert find_strategy(service, None) == "rolling"
+    assert find_strategy(service, "basic") == "basic"
+    with pytest.raises(ServiceError, match="strategy: expected one of basic, rolling, blue_green, found 'red'"):
+        find_strategy(service, "red")
+
+
+def test_an_inventory_without_a_balancer_is_refused() -> None:
+    with pytest.raises(ServiceError, match="expected at least one host in the group load_balancers, found none"):
+        check_balancers({"load_balancers": []})
+
+
+def test_a_service_has_two_pools_with_the_addresses_of_its_hosts() -> None:
+    services = parse_services({"tumour": {"port": 8101, "workers": 3, "threads": 2}}, GROUPS)
+    hostvars = {"m1": {"ansible_host": "10.0.0.1"}, "m2": {"ansible_host": "host2", "modelfleet_address": "10.0.0.2"}}
+    blue, green = balancer_pools(services, hostvars)
+    assert blue == {
+        "name": "tumour_blue",
+        "service": "tumour",
+        "slot": "blue",
+        "servers": [
+            {"name": "m1", "address": "10.0.0.1", "port": 8101},
+            {"name": "m2", "address": "10.0.0.2", "port": 8101},
+        ],
+        "max_in_flight": 6,
+    }
+    assert [server["port"] for server in green["servers"]] == [8102, 8102]
