@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,3 +62,45 @@ def _only(folder: Path, names: Iterable[str], project: str) -> str:
     if len(found) != 1:
         raise EnvError(f"{folder}: expected one wheel of {project}, found {', '.join(found) or 'none'}")
     return found[0]
+
+
+@dataclass(frozen=True)
+class Python:
+    """A host's interpreter: tag (``cp311``), version (``3.11.2``), machine (``x86_64``) and C library (``2.36``)."""
+
+    tag: str
+    version: str
+    machine: str
+    glibc: str
+
+
+_DESCRIBE = """
+import json, os, platform, sys
+print(json.dumps({
+    "tag": "cp%d%d" % sys.version_info[:2],
+    "version": platform.python_version(),
+    "machine": platform.machine(),
+    "glibc": os.confstr("CS_GNU_LIBC_VERSION").split()[-1],
+}))
+"""
+
+
+def read_python(path: str) -> Python:
+    """What the interpreter ``path`` is; EnvError if it does not run."""
+    return Python(**json.loads(run([path, "-I", "-S", "-c", _DESCRIBE], 30)))
+
+
+def run(command: list[str], seconds: float, environment: dict[str, str] | None = None) -> str:
+    """The output of ``command``; EnvError with its last lines if it fails or takes longer than ``seconds``."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=seconds, env=environment, umask=0o022, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EnvError(f"{command[0]}: expected an end within {seconds:g} s, found it still running") from error
+    except OSError as error:
+        raise EnvError(f"{command[0]}: expected a program that runs, found: {error.strerror}") from error
+    if done.returncode:
+        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        raise EnvError(f"{' '.join(command[:3])} ended with {done.returncode}: {' / '.join(lines[-5:])}")
+    return done.stdout

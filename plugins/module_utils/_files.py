@@ -8,10 +8,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+PARTIAL = ".partial-"
+"""How the names of folders begin that are being made or removed."""
 
 
 class DiskError(ValueError):
@@ -62,6 +66,20 @@ def make_folder(path: Path) -> None:
     for folder in reversed(missing):
         folder.mkdir(exist_ok=True)
         folder.chmod(0o755)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder. It is renamed first, so that half of it is never taken for the whole."""
+    leaving = path.with_name(f"{PARTIAL}{path.name}")
+    shutil.rmtree(leaving, ignore_errors=True)
+    path.rename(leaving)
+    shutil.rmtree(leaving)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a run that was killed left in ``folder``. Only for who holds it (``only_one``)."""
+    for path in folder.glob(f"{PARTIAL}*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def free_bytes(path: Path) -> int:

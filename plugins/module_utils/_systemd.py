@@ -1,0 +1,151 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Drive systemd: the units' states, starting and stopping them, and their last log lines."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_PROPERTIES = (
+    "Id",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "ExecMainStatus",
+    "NRestarts",
+    "InvocationID",
+    "UnitFileState",
+)
+_PROGRAM_SECONDS = 30
+
+
+class SystemdError(ValueError):
+    """systemd did not do what it was asked, in one line."""
+
+
+@dataclass(frozen=True)
+class UnitState:
+    """A unit as systemd shows it. ``active`` and ``sub`` are its states (``active``, ``running``)."""
+
+    active: str
+    sub: str
+    result: str
+    exit_status: int
+    restarts: int
+    invocation: str
+    enabled: bool
+
+
+def parse_show(text: str) -> dict[str, UnitState]:
+    """The units in the output of ``systemctl show``: blocks of ``Name=value`` with an empty line between."""
+    states = {}
+    for block in text.split("\n\n"):
+        found = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if "Id" in found:
+            states[found["Id"]] = UnitState(
+                active=found["ActiveState"],
+                sub=found["SubState"],
+                result=found["Result"],
+                exit_status=int(found["ExecMainStatus"] or 0),
+                restarts=int(found["NRestarts"] or 0),
+                invocation=found["InvocationID"],
+                enabled=found["UnitFileState"] == "enabled",
+            )
+    return states
+
+
+def show(units: Sequence[str]) -> dict[str, UnitState]:
+    """The states of all ``units``, by one call."""
+    if not units:
+        return {}
+    return parse_show(_systemctl("show", f"--property={','.join(_PROPERTIES)}", "--", *units))
+
+
+def show_one(unit: str) -> UnitState:
+    return show([unit])[unit]
+
+
+def reload() -> None:
+    """Make systemd read changed unit files."""
+    _systemctl("daemon-reload")
+
+
+def start(unit: str, seconds: float) -> None:
+    """Start ``unit`` and wait until it says that it has started."""
+    # What failed before must not count against this start.
+    _run(["systemctl", "reset-failed", "--", unit], _PROGRAM_SECONDS)
+    done = _run(["systemctl", "start", "--", unit], seconds)
+    if done is None:
+        raise SystemdError(f"expected it to start within {seconds:g} s, found it still starting")
+    if done.returncode:
+        state = show_one(unit)
+        if state.result == "success":
+            raise SystemdError(f"expected it to start, found: {_said(done)}")
+        raise SystemdError(f"expected it to start, found {describe_end(state)}")
+
+
+def stop(unit: str, seconds: float) -> None:
+    """Stop ``unit`` and wait until its processes have ended."""
+    done = _run(["systemctl", "stop", "--", unit], seconds)
+    if done is None:
+        raise SystemdError(f"{unit}: expected it to stop within {seconds:g} s, found it still stopping")
+    if done.returncode:
+        raise SystemdError(f"{unit}: expected it to stop, found: {_said(done)}")
+
+
+def enable(unit: str) -> None:
+    """Have ``unit`` started when the machine boots."""
+    _systemctl("enable", "--quiet", "--no-reload", "--", unit)
+
+
+def disable(unit: str) -> None:
+    """Have ``unit`` no longer started when the machine boots."""
+    _systemctl("disable", "--quiet", "--no-reload", "--", unit)
+
+
+def journal(unit: str, since: float, lines: int) -> list[str]:
+    """The last log lines of ``unit`` since ``since``, in seconds since the epoch; none if there is no journal."""
+    _run(["journalctl", "--sync"], _PROGRAM_SECONDS)
+    selection = [f"--unit={unit}", f"--since=@{since:.3f}", f"--lines={lines}", "--output=cat", "--no-pager", "--quiet"]
+    done = _run(["journalctl", *selection], _PROGRAM_SECONDS)
+    return [line for line in done.stdout.splitlines() if line.strip()] if done else []
+
+
+def describe_end(state: UnitState) -> str:
+    """How the unit's process ended, in words."""
+    words = {
+        "exit-code": f"its process ended with status {state.exit_status}",
+        "oom-kill": "its process was killed for want of memory (see MemoryMax)",
+        "timeout": "systemd's own time for a start was over",
+        "signal": f"its process was ended by signal {state.exit_status}",
+        "core-dump": f"its process crashed with signal {state.exit_status}",
+        "resources": "systemd lacked something that the unit needs, such as its settings file",
+    }
+    return words.get(state.result, f"{state.active} ({state.result}, status {state.exit_status})")
+
+
+def _systemctl(*arguments: str) -> str:
+    done = _run(["systemctl", *arguments], _PROGRAM_SECONDS)
+    if done is None:
+        raise SystemdError(f"systemctl {arguments[0]}: expected an end within {_PROGRAM_SECONDS} s, found it running")
+    if done.returncode:
+        raise SystemdError(f"systemctl {arguments[0]} ended with {done.returncode}: {_said(done)}")
+    return done.stdout
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+    return lines[0] if lines else "no message"
+
+
+def _run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str] | None:
+    """The finished ``command``; None if it is not after ``seconds``."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return None
+    except OSError as error:
+        raise SystemdError(f"{command[0]}: expected a program that runs, found: {error.strerror}") from error

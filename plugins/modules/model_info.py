@@ -1,0 +1,166 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Read what is on a model host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: model_info
+short_description: Read what is on a model host
+version_added: 0.1.0
+author:
+  - modelfleet contributors (@modelfleet)
+description:
+  - Reads the Python, the free space, the releases, the environments and the state of every slot, in one run and
+    without changing anything.
+  - Slots that run are asked whether they are ready, and have two seconds to say so.
+options:
+  services:
+    description: The services to read; all that have releases on the host, if it is not given.
+    type: list
+    elements: str
+  python:
+    description: The host's interpreter that environments are made for.
+    type: path
+    default: /usr/bin/python3
+extends_documentation_fragment:
+  - modelfleet.onprem.attributes
+attributes:
+  check_mode:
+    support: full
+    details: It changes nothing in any mode.
+  diff_mode:
+    support: none
+seealso:
+  - module: modelfleet.onprem.model_slot
+"""
+
+EXAMPLES = r"""
+- name: Read what the host has of the service
+  modelfleet.onprem.model_info:
+    services: [tumour]
+  register: found
+"""
+
+RETURN = r"""
+model_host:
+  description: What is on the host.
+  returned: success
+  type: dict
+  contains:
+    python:
+      description: The interpreter that environments are made for.
+      type: dict
+      sample: {"tag": "cp311", "version": "3.11.2", "machine": "x86_64", "glibc": "2.36"}
+    free_bytes:
+      description: The bytes free for environments and for releases.
+      type: dict
+      sample: {"envs": 52428800000, "releases": 52428800000}
+    envs:
+      description: The environments that are complete.
+      type: list
+      elements: str
+      sample: [9c56cc51b374c3ba]
+    services:
+      description: For each service its releases, the one placed first first, and its two slots.
+      type: dict
+      sample:
+        tumour:
+          releases:
+            - release: 3-0a1b2c3d4e5f
+              version: "3"
+              digest: 0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e7f8a9b0c1d2e3f4a5b6c7d8e9f0a1b
+              env: 9c56cc51b374c3ba
+          slots:
+            blue:
+              release: 3-0a1b2c3d4e5f
+              env: 9c56cc51b374c3ba
+              settings: {"BIND": "0.0.0.0:8101", "WORKERS": "2"}
+              limits: {"MemoryMax": "1G"}
+              unit: active
+              started: {"release": "3-0a1b2c3d4e5f", "env": "9c56cc51b374c3ba"}
+              ready: true
+              digest: 0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e7f8a9b0c1d2e3f4a5b6c7d8e9f0a1b
+            green: null
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import BundleError, read_manifest
+from ansible_collections.modelfleet.onprem.plugins.module_utils._env import EnvError, read_python
+from ansible_collections.modelfleet.onprem.plugins.module_utils._files import free_bytes
+from ansible_collections.modelfleet.onprem.plugins.module_utils._http import HttpError
+from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import (
+    SLOTS,
+    Layout,
+    LayoutError,
+    check_service,
+    list_envs,
+    list_releases,
+    list_services,
+)
+from ansible_collections.modelfleet.onprem.plugins.module_utils._slot_state import read_slots
+from ansible_collections.modelfleet.onprem.plugins.module_utils._systemd import SystemdError
+
+ARGUMENTS = {
+    "services": {"type": "list", "elements": "str"},
+    "python": {"type": "path", "default": "/usr/bin/python3"},
+}
+
+
+def read_releases(layout: Layout, service: str) -> list[dict[str, Any]]:
+    """The releases of a service; one whose manifest cannot be read has no digest."""
+    return [
+        {
+            "release": release.release,
+            "version": release.version,
+            "digest": read_digest(layout, service, release.release),
+            "env": release.env,
+        }
+        for release in list_releases(layout, service)
+    ]
+
+
+def read_digest(layout: Layout, service: str, release: str) -> str | None:
+    try:
+        return read_manifest(layout.release(service, release) / "bundle").digest
+    except BundleError:
+        return None
+
+
+def read_host(layout: Layout, python: str, asked: Sequence[str] | None) -> dict[str, Any]:
+    """All that is known of the host and of the services that are ``asked`` for, or all of them."""
+    here = list_services(layout)
+    services = [name for name in here if asked is None or name in [check_service(service) for service in asked]]
+    places = [(service, slot) for service in services for slot in SLOTS]
+    states = read_slots(layout, places)
+    return {
+        "python": asdict(read_python(python)),
+        "free_bytes": {"envs": free_bytes(layout.envs), "releases": free_bytes(layout.services)},
+        "envs": list_envs(layout),
+        "services": {
+            service: {
+                "releases": read_releases(layout, service),
+                "slots": {slot: states[service, slot] for slot in SLOTS},
+            }
+            for service in services
+        },
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    try:
+        found = read_host(Layout(), module.params["python"], module.params["services"])
+    except (EnvError, HttpError, LayoutError, SystemdError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, model_host=found)
+
+
+if __name__ == "__main__":
+    main()

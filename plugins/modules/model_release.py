@@ -1,0 +1,339 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Place a bundle on a host as a release of a service."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: model_release
+short_description: Place a bundle on a model host
+version_added: 0.1.0
+author:
+  - modelfleet contributors (@modelfleet)
+description:
+  - Puts a bundle from the controller where a slot can start it, under the name of its version and the first twelve
+    digits of its manifest's sha256.
+  - Every file is compared with the manifest on the controller before shipping, and on the host as it is written. A
+    release appears whole or not at all, and one that is there already is checked, not shipped again.
+  - Afterwards the oldest releases beyond O(keep) are removed, with the environments that only they used. A release
+    that a slot points to is never removed.
+options:
+  service:
+    description: The service that the release is for.
+    type: str
+    required: true
+  src:
+    description:
+      - A bundle on the controller, a folder or a tar of one.
+      - Needed when O(state=present).
+    type: path
+  env:
+    description:
+      - Name of the environment that the release runs in, as M(modelfleet.onprem.model_env) built it.
+      - Needed when O(state=present).
+    type: str
+  keep:
+    description: How many releases of the service to keep. V(0) keeps all.
+    type: int
+    default: 5
+  release:
+    description:
+      - The release to remove, when O(state=absent).
+      - When O(state=present), what O(src) is expected to be; any bundle, if it is not given.
+    type: str
+  size:
+    description:
+      - Bytes that the release will take. If they are not free, nothing is shipped.
+      - The action plugin works it out from O(src).
+    type: int
+    default: 0
+  state:
+    description: With V(absent), the release is removed, unless a slot points to it.
+    type: str
+    choices: [present, absent]
+    default: present
+extends_documentation_fragment:
+  - modelfleet.onprem.attributes
+  - modelfleet.onprem.attributes.action
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  action:
+    support: full
+seealso:
+  - module: modelfleet.onprem.model_env
+  - module: modelfleet.onprem.model_slot
+"""
+
+EXAMPLES = r"""
+- name: Place the third version of the tumour model
+  modelfleet.onprem.model_release:
+    service: tumour
+    src: bundles/tumour-3
+    env: 9c56cc51b374c3ba
+    keep: 3
+
+- name: Remove a release that turned out to be wrong
+  modelfleet.onprem.model_release:
+    service: tumour
+    release: 3-0a1b2c3d4e5f
+    state: absent
+"""
+
+RETURN = r"""
+release:
+  description: The release's name.
+  returned: success
+  type: str
+  sample: 3-0a1b2c3d4e5f
+digest:
+  description: The sha256 of the bundle's manifest, when the bundle was looked at.
+  returned: when O(state=present) and the release is on the host
+  type: str
+  sample: 0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e7f8a9b0c1d2e3f4a5b6c7d8e9f0a1b
+placed:
+  description: Whether the release is on the host now.
+  returned: success
+  type: bool
+  sample: true
+removed:
+  description: What was let go; in check mode, what would be.
+  returned: success
+  type: dict
+  contains:
+    releases:
+      description: Names of releases.
+      type: list
+      elements: str
+      sample: [1-5e4d3c2b1a09]
+    envs:
+      description: Names of environments that no release uses any more.
+      type: list
+      elements: str
+      sample: [9c56cc51b374c3ba]
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import (
+    BundleError,
+    read_manifest,
+    unpack,
+    verify,
+)
+from ansible_collections.modelfleet.onprem.plugins.module_utils._files import (
+    PARTIAL,
+    DiskError,
+    check_space,
+    clear_errors,
+    flush_folder,
+    make_folder,
+    only_one,
+    remove_folder,
+    remove_partial,
+    write_link,
+)
+from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import (
+    Layout,
+    LayoutError,
+    check_env,
+    check_release,
+    check_service,
+    env_of,
+    is_complete,
+    list_envs,
+    list_releases,
+    pinned,
+)
+from ansible_collections.modelfleet.onprem.plugins.module_utils._retention import expendable, unused_envs
+from ansible_collections.modelfleet.onprem.plugins.module_utils._slot import envs_in_use
+
+ARGUMENTS = {
+    "service": {"type": "str", "required": True},
+    "src": {"type": "path"},
+    "env": {"type": "str"},
+    "keep": {"type": "int", "default": 5},
+    "release": {"type": "str"},
+    "size": {"type": "int", "default": 0},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+}
+
+
+class ReleaseError(ValueError):
+    """A release cannot be placed or removed, in one line."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A service's releases on a host, by the time they were placed, each with its environment."""
+
+    releases: Mapping[str, str | None]
+
+    def lines(self) -> str:
+        return "".join(f"{release} env {env}\n" for release, env in self.releases.items())
+
+
+def read_state(layout: Layout, service: str) -> State:
+    return State({release.release: release.env for release in list_releases(layout, service)})
+
+
+def find_damage(place: Path, release: str) -> str | None:
+    """What is wrong with the release at ``place``; None if it is there and is what its name says."""
+    try:
+        found = verify(place / "bundle").release
+    except BundleError as error:
+        return str(error)
+    return None if found == release else f"{place}: expected the bundle {release}, found {found}"
+
+
+def wanted_state(before: State, release: str, env: str | None, keep: int, pins: set[str]) -> State:
+    """The releases after ``release`` was placed, with ``keep`` left."""
+    releases = {**before.releases, release: env}
+    gone = expendable(list(releases), pins | {release}, keep) if keep else []
+    return State({name: found for name, found in releases.items() if name not in gone})
+
+
+def gone_envs(layout: Layout, service: str, before: State, after: State) -> list[str]:
+    """The environments to remove with the releases that ``after`` has no more."""
+    gone = {f"{service} {release}" for release in before.releases}
+    used = {env for env, users in envs_in_use(layout).items() if set(users) - gone}
+    used |= {env for env in after.releases.values() if env}
+    freed = {env for env in before.releases.values() if env}
+    now = time.time()
+    ages = {env: now - (layout.env(env) / "env.json").stat().st_mtime for env in list_envs(layout)}
+    return unused_envs(ages, used, freed)
+
+
+def place(layout: Layout, service: str, release: str, src: Path, env: str) -> None:
+    """Unpack ``src`` beside the release's place, checked file by file, and move it there."""
+    folder = layout.releases(service)
+    target = layout.release(service, release)
+    partial = folder / f"{PARTIAL}{release}"
+    partial.mkdir()
+    partial.chmod(0o755)
+    try:
+        with clear_errors(folder, f"the release {release}"):
+            found = unpack(src, partial / "bundle").release
+            if found != release:
+                raise ReleaseError(f"{src}: expected the bundle {release}, found {found}")
+            for inside, _folders, _files in os.walk(partial):
+                os.chmod(inside, 0o755)
+                flush_folder(Path(inside))
+            write_link(partial / "env", str(layout.env(env)))
+            if target.exists():
+                remove_folder(target)
+            partial.rename(target)
+            flush_folder(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove(layout: Layout, service: str, releases: list[str], envs: list[str]) -> None:
+    for release in releases:
+        remove_folder(layout.release(service, release))
+    if envs:
+        with only_one(layout.envs, "building an environment"):
+            for env in envs:
+                remove_folder(layout.env(env))
+
+
+def ensure_present(params: Mapping[str, Any], layout: Layout, check_mode: bool) -> dict[str, Any]:
+    """Place the release, point it to its environment, and let old ones go."""
+    service, release, env = check_service(params["service"]), check_release(params["release"]), check_env(params["env"])
+    folder, target = layout.releases(service), layout.release(service, release)
+    if check_mode:
+        return plan_present(params, layout)
+    if not is_complete(layout, env):
+        raise ReleaseError(f"{layout.env(env)}: expected the environment of {release}, found none: run model_env first")
+    make_folder(folder)
+    with only_one(folder, f"placing a release of {service}"):
+        remove_partial(folder)
+        result = plan_present(params, layout)
+        if not result["placed"]:
+            if params["src"] is None:
+                # The action plugin asks in this way whether it has to ship the bundle.
+                return {"changed": False, "release": release, "placed": False, "removed": {"releases": [], "envs": []}}
+            place(layout, service, release, Path(params["src"]), env)
+        elif env_of(target) != env:
+            write_link(target / "env", str(layout.env(env)))
+        remove(layout, service, **result["removed"])
+    return {**result, "placed": True, "digest": read_manifest(target / "bundle").digest}
+
+
+def plan_present(params: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
+    """What placing the release changes. ``placed`` says whether it is on the host now, undamaged."""
+    service, release = params["service"], params["release"]
+    before = read_state(layout, service)
+    target = layout.release(service, release)
+    here = release in before.releases and find_damage(target, release) is None
+    if not here:
+        check_space(target, params["size"], f"the release {release}")
+    after = wanted_state(before, release, params["env"], params["keep"], pinned(layout, service))
+    releases = [name for name in before.releases if name not in after.releases]
+    envs = gone_envs(layout, service, before, after)
+    return {
+        "changed": not here or before != after or bool(envs),
+        "release": release,
+        "placed": here,
+        "removed": {"releases": releases, "envs": envs},
+        "diff": difference(service, before, after),
+        **({"digest": read_manifest(target / "bundle").digest} if here else {}),
+    }
+
+
+def ensure_absent(params: Mapping[str, Any], layout: Layout, check_mode: bool) -> dict[str, Any]:
+    """Remove the release, and its environment if nothing else uses it."""
+    service, release = check_service(params["service"]), check_release(params["release"])
+    before = read_state(layout, service)
+    here = release in before.releases
+    if here and release in pinned(layout, service):
+        raise ReleaseError(
+            f"{layout.release(service, release)}: expected a release that no slot points to, found that one does: "
+            "deploy another release to that slot first"
+        )
+    after = State({name: env for name, env in before.releases.items() if name != release})
+    envs = gone_envs(layout, service, before, after) if here else []
+    if here and not check_mode:
+        with only_one(layout.releases(service), f"placing a release of {service}"):
+            remove(layout, service, [release], envs)
+    return {
+        "changed": here,
+        "release": release,
+        "placed": here and check_mode,
+        "removed": {"releases": [release] if here else [], "envs": envs},
+        "diff": difference(service, before, after),
+    }
+
+
+def difference(service: str, before: State, after: State) -> dict[str, str]:
+    header = f"releases of {service}"
+    return {"before_header": header, "after_header": header, "before": before.lines(), "after": after.lines()}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=ARGUMENTS,
+        supports_check_mode=True,
+        required_if=[("state", "present", ["env", "release"]), ("state", "absent", ["release"])],
+    )
+    ensure = ensure_present if module.params["state"] == "present" else ensure_absent
+    try:
+        result = ensure(module.params, Layout(), module.check_mode)
+    except (BundleError, DiskError, LayoutError, ReleaseError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,364 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Start, stop or restart a slot of a service, and wait until it is ready."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: model_slot
+short_description: Start or stop a slot of a service on a model host
+version_added: 0.1.0
+author:
+  - modelfleet contributors (@modelfleet)
+description:
+  - A service has two places on a host where it can run, the slots V(blue) and V(green). This module points a slot to
+    a release, writes its settings and limits, starts its systemd unit and waits until the model server in it says
+    that it is ready with this very release.
+  - A slot that runs already with exactly this release, environment, settings and limits, and is ready, is left alone.
+    Another one is stopped first, so that no process ever sees another release's files.
+  - If a start fails, the unit is stopped and the end of its log comes back in RV(log).
+options:
+  service:
+    description: The service.
+    type: str
+    required: true
+  slot:
+    description: The slot.
+    type: str
+    choices: [blue, green]
+    required: true
+  state:
+    description:
+      - V(started) starts the slot unless it runs as asked for, V(restarted) starts it in any case.
+      - V(stopped) lets requests in flight finish and ends it.
+      - A started slot is started again when the machine boots, a stopped one is not.
+    type: str
+    choices: [started, restarted, stopped]
+    default: started
+  release:
+    description:
+      - The release to start, as M(modelfleet.onprem.model_release) placed it.
+      - If it is not given, the one that the slot points to already.
+    type: str
+  settings:
+    description:
+      - The model server's settings, as environment variables, such as C(BIND) and C(WORKERS).
+      - C(MODEL_BUNDLE), C(MODEL_ENV), C(MODEL_SERVICE) and C(PROMETHEUS_MULTIPROC_DIR) are set by the slot itself.
+    type: dict
+    default: {}
+  limits:
+    description:
+      - Limits of the unit by systemd's names, such as C(MemoryMax) and C(TasksMax).
+      - C(TimeoutStopSec) follows from the setting C(GRACEFUL_TIMEOUT).
+    type: dict
+    default: {}
+  ready_timeout:
+    description: Seconds from the start until the model server has to be ready.
+    type: int
+    default: 60
+  address:
+    description:
+      - Where the model server is asked whether it is ready, C(host:port).
+      - If it is not given, the port of the setting C(BIND) on the host itself.
+    type: str
+extends_documentation_fragment:
+  - modelfleet.onprem.attributes
+attributes:
+  check_mode:
+    support: full
+    details: A release that is not on the host is no failure in check mode, for an earlier step would have placed it.
+  diff_mode:
+    support: full
+seealso:
+  - module: modelfleet.onprem.model_probe
+"""
+
+EXAMPLES = r"""
+- name: Start the release in the idle slot
+  modelfleet.onprem.model_slot:
+    service: tumour
+    slot: green
+    release: 3-0a1b2c3d4e5f
+    settings:
+      BIND: 0.0.0.0:8102
+      WORKERS: 2
+    limits:
+      MemoryMax: 1G
+
+- name: Stop the old slot
+  modelfleet.onprem.model_slot:
+    service: tumour
+    slot: blue
+    state: stopped
+"""
+
+RETURN = r"""
+before:
+  description: The slot before; null if it never had a release.
+  returned: success
+  type: dict
+  sample: null
+after:
+  description: The slot afterwards, in check mode what it would be, as far as that is known.
+  returned: success
+  type: dict
+  contains:
+    release:
+      description: The release that the slot points to.
+      type: str
+      sample: 3-0a1b2c3d4e5f
+    env:
+      description: The environment that the release runs in.
+      type: str
+      sample: 9c56cc51b374c3ba
+    settings:
+      description: The model server's settings.
+      type: dict
+      sample: {"BIND": "0.0.0.0:8102", "WORKERS": "2"}
+    limits:
+      description: The unit's limits.
+      type: dict
+      sample: {"MemoryMax": "1G"}
+    unit:
+      description: The state of the systemd unit.
+      type: str
+      sample: active
+    started:
+      description: The release and the environment that it was started with, once it was ready.
+      type: dict
+      sample: {"release": "3-0a1b2c3d4e5f", "env": "9c56cc51b374c3ba"}
+    ready:
+      description: Whether the model server says that it is ready.
+      type: bool
+      sample: true
+    digest:
+      description: The sha256 of the manifest of the bundle that the model server has loaded.
+      type: str
+      sample: 0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e7f8a9b0c1d2e3f4a5b6c7d8e9f0a1b
+seconds:
+  description: How long it took from the start until the slot was ready.
+  returned: when it was started
+  type: float
+  sample: 1.38
+log:
+  description: The last lines that the unit logged in this start, at most 30.
+  returned: when a start fails
+  type: list
+  elements: str
+  sample: ["model.pkl: expected scikit-learn 1.9.1, found 1.8.0"]
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.modelfleet.onprem.plugins.module_utils import _systemd
+from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import BundleError, read_manifest
+from ansible_collections.modelfleet.onprem.plugins.module_utils._files import make_folder, write_file, write_link
+from ansible_collections.modelfleet.onprem.plugins.module_utils._http import HttpError, Server, read_ready
+from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import (
+    SLOTS,
+    Layout,
+    LayoutError,
+    check_release,
+    check_service,
+    is_complete,
+    release_in,
+    unit,
+)
+from ansible_collections.modelfleet.onprem.plugins.module_utils._slot import (
+    STOP_MARGIN,
+    SlotError,
+    Start,
+    is_release,
+    is_written,
+    listening_address,
+    plan_start,
+    read_record,
+    read_text,
+    render_limits,
+    render_settings,
+)
+from ansible_collections.modelfleet.onprem.plugins.module_utils._slot_state import read_slot
+from ansible_collections.modelfleet.onprem.plugins.module_utils._systemd import SystemdError
+
+ARGUMENTS = {
+    "service": {"type": "str", "required": True},
+    "slot": {"type": "str", "choices": list(SLOTS), "required": True},
+    "state": {"type": "str", "choices": ["started", "restarted", "stopped"], "default": "started"},
+    "release": {"type": "str"},
+    "settings": {"type": "dict", "default": {}},
+    "limits": {"type": "dict", "default": {}},
+    "ready_timeout": {"type": "int", "default": 60},
+    "address": {"type": "str"},
+}
+LOG_LINES = 30
+POLL_SECONDS = 0.1
+ASK_SECONDS = 5
+
+
+class StartError(SlotError):
+    """A start failed; ``log`` has the unit's last lines."""
+
+    def __init__(self, message: str, log: list[str]) -> None:
+        super().__init__(message)
+        self.log = log
+
+
+def wanted_release(params: Mapping[str, Any], layout: Layout) -> str:
+    """The release to start: the one given, or the one that the slot has."""
+    service, slot = params["service"], params["slot"]
+    release = params["release"] or release_in(layout, service, slot)
+    if not release:
+        raise SlotError(f"release: expected one to start, for {service} {slot} has none yet, found none")
+    return check_release(release)
+
+
+def check_placed(layout: Layout, service: str, start: Start) -> None:
+    """SlotError unless the release and its environment are on the host."""
+    place = layout.release(service, start.release)
+    found = read_manifest(place / "bundle").release
+    if found != start.release:
+        raise SlotError(f"{place}: expected the bundle {start.release}, found {found}")
+    if not start.env or not is_complete(layout, start.env):
+        raise SlotError(f"{place}: expected an environment that is on this host, found {start.env or 'none'}")
+
+
+def runs_as(layout: Layout, service: str, slot: str, before: Mapping[str, Any] | None, start: Start) -> bool:
+    """Whether the slot was started with exactly ``start`` and is ready."""
+    return (
+        before is not None
+        and before["unit"] == "active"
+        and before["ready"]
+        and is_release(before["digest"], start.release)
+        and read_record(layout, service, slot) == start
+        and is_written(layout, service, slot, start)
+    )
+
+
+def stop_unit(layout: Layout, service: str, slot: str, settings: Mapping[str, str]) -> None:
+    """End the slot's processes, requests in flight first."""
+    graceful = settings.get("GRACEFUL_TIMEOUT", "")
+    # Longer than systemd waits itself before it kills.
+    seconds = (int(graceful) if graceful.isdigit() else 90) + 2 * STOP_MARGIN
+    layout.record(service, slot).unlink(missing_ok=True)
+    _systemd.stop(unit(service, slot), seconds)
+
+
+def write(layout: Layout, service: str, slot: str, start: Start) -> None:
+    """Make ``start`` what the slot's unit starts with."""
+    settings, limits = layout.settings(service, slot), layout.limits(service, slot)
+    for path in (settings, limits):
+        make_folder(path.parent)
+    write_file(settings, render_settings(start.settings), mode=0o640)
+    drop_in = render_limits(start.limits, start.settings)
+    if read_text(limits) != drop_in:
+        write_file(limits, drop_in)
+        _systemd.reload()
+    if release_in(layout, service, slot) != start.release:
+        write_link(layout.slot(service, slot), f"releases/{start.release}")
+
+
+def launch(layout: Layout, service: str, slot: str, start: Start, address: str, seconds: int) -> None:
+    """Start the unit, wait until it is ready with the release, and only then have it started at boot."""
+    name = unit(service, slot)
+    began = time.time()
+    deadline = time.monotonic() + seconds
+    try:
+        _systemd.start(name, seconds)
+        wait_until_ready(name, start.release, address, deadline, seconds)
+    except (SystemdError, SlotError) as error:
+        log = _systemd.journal(name, began, LOG_LINES)
+        stop_unit(layout, service, slot, start.settings)
+        _systemd.disable(name)
+        raise StartError(f"{name}: {error}", log) from error
+    _systemd.enable(name)
+    write_file(layout.record(service, slot), start.to_json())
+
+
+def wait_until_ready(name: str, release: str, address: str, deadline: float, seconds: int) -> None:
+    """Ask ``address`` until it is ready with ``release``; SlotError if it is another one, or not by ``deadline``."""
+    invocation = _systemd.show_one(name).invocation
+    while True:
+        with Server(address, max(0.1, min(ASK_SECONDS, deadline - time.monotonic()))) as server:
+            answer = read_ready(server)
+        if answer.ready:
+            if not is_release(answer.digest, release):
+                raise SlotError(f"expected {release} to answer at {address}, found the bundle {answer.digest}")
+            return
+        state = _systemd.show_one(name)
+        if state.active != "active" or state.restarts or state.invocation != invocation:
+            raise SlotError(f"expected it to become ready, found {_systemd.describe_end(state)}")
+        if time.monotonic() >= deadline:
+            raise SlotError(f"expected it to be ready within {seconds} s, found {answer.found}")
+        time.sleep(POLL_SECONDS)
+
+
+def ensure_started(params: Mapping[str, Any], layout: Layout, check_mode: bool) -> dict[str, Any]:
+    """Start the slot with what is asked for, unless it runs so."""
+    service, slot = check_service(params["service"]), params["slot"]
+    start = plan_start(layout, service, slot, wanted_release(params, layout), params["settings"], params["limits"])
+    render_settings(start.settings), render_limits(start.limits, start.settings)
+    if not check_mode or layout.release(service, start.release).exists():
+        check_placed(layout, service, start)
+    before = read_slot(layout, service, slot)
+    if params["state"] == "started" and runs_as(layout, service, slot, before, start):
+        return {"changed": False, "before": before, "after": before}
+    planned = {
+        **asdict(start),
+        "unit": "active",
+        "started": {"release": start.release, "env": start.env},
+        "ready": True,
+        "digest": None,
+    }
+    if check_mode:
+        return {"changed": True, "before": before, "after": planned}
+    began = time.monotonic()
+    stop_unit(layout, service, slot, before["settings"] if before else {})
+    write(layout, service, slot, start)
+    address = params["address"] or listening_address(start.settings)
+    launch(layout, service, slot, start, address, params["ready_timeout"])
+    after = read_slot(layout, service, slot)
+    return {"changed": True, "before": before, "after": after, "seconds": round(time.monotonic() - began, 2)}
+
+
+def ensure_stopped(params: Mapping[str, Any], layout: Layout, check_mode: bool) -> dict[str, Any]:
+    """Stop the slot; its release, settings and limits stay for another start."""
+    service, slot = check_service(params["service"]), params["slot"]
+    name = unit(service, slot)
+    before = read_slot(layout, service, slot)
+    state = _systemd.show_one(name)
+    changed = state.enabled or state.active not in ("inactive", "failed")
+    after = {**before, "unit": "inactive", "started": None, "ready": False, "digest": None} if before else None
+    if changed and not check_mode:
+        stop_unit(layout, service, slot, before["settings"] if before else {})
+        _systemd.disable(name)
+        after = read_slot(layout, service, slot)
+    return {"changed": changed, "before": before, "after": after if changed else before}
+
+
+def difference(service: str, slot: str, result: Mapping[str, Any]) -> dict[str, str]:
+    header = f"{service} {slot}"
+    shown = {side: json.dumps(result[side], indent=2, sort_keys=True) + "\n" for side in ("before", "after")}
+    return {"before_header": header, "after_header": header, **shown}
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    ensure = ensure_stopped if module.params["state"] == "stopped" else ensure_started
+    try:
+        result = ensure(module.params, Layout(), module.check_mode)
+    except StartError as error:
+        module.fail_json(msg=str(error), log=error.log)
+    except (BundleError, HttpError, LayoutError, SlotError, SystemdError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result, diff=difference(module.params["service"], module.params["slot"], result))
+
+
+if __name__ == "__main__":
+    main()
