@@ -50,9 +50,13 @@ def balancer_state(slot: str = "blue", history: Any = (), admin: Any = None, **r
     return {"services": {"tumour": {"slot": slot, "pools": pools, "history": [it.name for it in history]}}}
 
 
+def env_of(state: Any) -> str:
+    return "e1" if state["python"]["tag"] == "cp311" else "e2"
+
+
 def deploy(strategy: Any, release: Release, host: Any, balancer: Any, service: Service = SERVICE) -> Plan:
     hosts = host if isinstance(host, Mapping) and "m1" in host else {"m1": host, "m2": host}
-    return plan_deploy(service, strategy, release, hosts, {"lb1": balancer}, lambda state: "e1")
+    return plan_deploy(service, strategy, release, hosts, {"lb1": balancer}, env_of)
 
 
 @pytest.mark.parametrize("strategy", ["basic", "rolling", "blue_green"])
@@ -154,7 +158,7 @@ def test_balancers_that_disagree_are_refused() -> None:
     balancers = {"lb1": balancer_state("blue"), "lb2": balancer_state("green")}
     hosts = {"m1": host_state(), "m2": host_state()}
     with pytest.raises(ServiceError, match="to route to the same slot, found lb1 blue, lb2 green"):
-        plan_deploy(SERVICE, "basic", ONE, hosts, balancers, lambda state: "e1")
+        plan_deploy(SERVICE, "basic", ONE, hosts, balancers, env_of)
 
 
 def rollback(to: str | None, host: Any, balancer: Any) -> Plan:

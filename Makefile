@@ -1,0 +1,40 @@
+# Two commands do everything on a fresh Debian or Ubuntu machine with root or sudo: `make demo` and `make test`.
+SHELL := /bin/sh
+PYTHON := .venv/bin/python
+INVENTORY := inventories/demo
+
+.PHONY: help demo demo-down test lint types unit sanity importer molecule bench-rollout collection setup lock clean
+
+help: ## Show these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+demo: setup ## Bring up a fleet of containers and deploy three versions of a model under load
+	@$(PYTHON) -m testbed.demo
+
+demo-down: setup ## Remove all that the demo made
+	@$(PYTHON) -m testbed.demo --down
+
+test: setup ## Everything that CI checks, with the time of each stage
+	@$(PYTHON) tests/run.py
+
+lint types unit sanity importer molecule: setup ## One stage of the tests
+	@$(PYTHON) tests/run.py $@
+
+bench-rollout: setup ## Requests lost and time taken by each strategy, on the demo's fleet
+	@$(PYTHON) -m benchmarks.rollout
+
+collection: setup ## Build the collection's tarball into dist/
+	@.venv/bin/ansible-galaxy collection build --force --output-path dist
+
+lock: ## Pin the packages of requirements.in anew
+	@.venv/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-emit-index-url \
+		requirements.in --output-file requirements.txt
+
+setup: .venv/ready ## The checkout's own environment in .venv
+
+.venv/ready: requirements.txt app/pyproject.toml testbed/setup.sh
+	@testbed/setup.sh
+	@touch $@
+
+clean: demo-down ## Remove what the targets above made in this checkout
+	@rm -rf .cache .collections .mypy_cache .pytest_cache .ruff_cache .testbed .venv dist

@@ -1,0 +1,126 @@
+"""The demo: a fleet, three versions of a model deployed under load in three ways, and a rollback.
+
+``python -m testbed.demo`` leaves the fleet up; ``--down`` removes it. What is there already is used as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from testbed import engine, fleet, image, models
+from testbed.command import ROOT, STATE, Problem, say, step
+from testbed.inventory import read_fleet
+from testbed.load import Load
+from testbed.playbook import playbook
+
+INVENTORY = ROOT / "inventories" / "demo"
+BUNDLES = STATE / "bundles"
+URL = "http://127.0.0.1:18080/tumour"
+# How each row of the table comes about: its name, the playbook and the playbook's variables.
+STEPS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("deploy 2, rolling", "deploy", {"bundle": "tumour-2", "strategy": "rolling"}),
+    ("deploy 3, blue_green", "deploy", {"bundle": "tumour-3", "strategy": "blue_green"}),
+    ("roll back", "rollback", {}),
+)
+
+
+def up() -> None:
+    """Everything from an empty machine to the table."""
+    engine.ensure()
+    image.ensure()
+    fleet.up(read_fleet(INVENTORY))
+    with step("Trained three versions of the model and built their bundles"):
+        models.build_all(BUNDLES)
+    with step("Provisioned hosts and balancer") as remarks:
+        remarks.append(_changes(playbook(INVENTORY, "provision").changed))
+    first = _run("deploy", {"bundle": "tumour-1", "strategy": "basic"})
+    say(f"deploy 1, basic ({first:.1f} s)")
+    rows = [("deploy 1, basic", first)]
+    with Load(f"{URL}/predict", _body(), rate=200) as load:
+        for name, verb, variables in STEPS:
+            load.mark(name)
+            seconds = _run(verb, variables)
+            load.mark(f"after {name}")
+            say(f"{name} ({seconds:.1f} s)")
+            rows.append((name, seconds))
+    phases = {phase["name"]: phase for phase in load.result["phases"]}
+    say("")
+    for line in table([(name, seconds, phases.get(name, {})) for name, seconds in rows]):
+        say(line)
+    _say_next()
+    if load.result["failed"]:
+        raise Problem(f"{load.result['failed']} requests failed: {json.dumps(load.result['failures'][:3])}")
+
+
+def _run(verb: str, variables: Mapping[str, str]) -> float:
+    given = {"service": "tumour", **variables}
+    if "bundle" in given:
+        given["bundle"] = str(BUNDLES / given["bundle"])
+    return playbook(INVENTORY, verb, **given).seconds
+
+
+def _body() -> bytes:
+    golden = json.loads((BUNDLES / "tumour-1" / "golden.json").read_text())
+    return json.dumps({"instances": golden["instances"][:1]}).encode()
+
+
+def _changes(count: int) -> str:
+    return f"{count} changes" if count else "which they were already"
+
+
+def table(rows: Sequence[tuple[str, float, Mapping[str, Any]]]) -> list[str]:
+    """A line a step: its seconds, and of the requests sent meanwhile how many, how many failed, how long, by which."""
+    cells = [("step", "seconds", "requests", "failed", "p50 ms", "p99 ms", "versions that answered")]
+    for name, seconds, phase in rows:
+        versions = ", ".join(f"{version} ({count})" for version, count in phase.get("versions", {}).items())
+        figures = [str(phase[key]) if key in phase else "-" for key in ("sent", "failed")]
+        times = [f"{phase[key]:.1f}" if phase.get(key) is not None else "-" for key in ("p50_ms", "p99_ms")]
+        cells.append((name, f"{seconds:.1f}", *figures, *times, versions or "-"))
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _say_next() -> None:
+    body = STATE / "body.json"
+    body.write_bytes(_body())
+    say(
+        f"""
+The fleet is up, and the service answers at {URL}/predict:
+
+  curl -i -H 'Content-Type: application/json' -d @{body.relative_to(ROOT)} {URL}/predict
+
+Next, in this folder:
+
+  . .venv/bin/activate
+  ansible-playbook -i inventories/demo playbooks/status.yml
+  ansible-playbook -i inventories/demo playbooks/deploy.yml -e service=tumour -e bundle=.testbed/bundles/tumour-3
+  ansible-playbook -i inventories/demo playbooks/rollback.yml -e service=tumour
+  make demo-down
+"""
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m testbed.demo", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--down", action="store_true", help="remove the fleet that the demo made")
+    arguments = parser.parse_args()
+    try:
+        if arguments.down:
+            engine.ensure()
+            fleet.down(read_fleet(INVENTORY))
+        else:
+            up()
+    except Problem as problem:
+        say(f"demo: {problem}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
