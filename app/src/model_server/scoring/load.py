@@ -1,0 +1,105 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Load a bundle's model, once everything that can be checked without running its pickle has been."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import io
+import pickle
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model_server.bundle.contract import parse_contract
+from model_server.bundle.manifest import CONTRACT, LOCK, BundleError, Manifest, read_manifest, read_verified
+from model_server.scoring.scorer import Scorer
+
+
+def _load_joblib(data: bytes) -> Any:
+    import joblib  # Only models in this format need it.
+
+    return joblib.load(io.BytesIO(data))
+
+
+LOADERS: dict[str, Callable[[bytes], Any]] = {"pickle": pickle.loads, "joblib": _load_joblib}
+"""How each format that a manifest can declare is loaded, from bytes. The bytes never decide."""
+
+
+def load(bundle: Path) -> Scorer:
+    """The scorer of ``bundle``. The bytes that are unpickled are the very bytes whose digest was checked.
+
+    Every failure is a BundleError of one line, the exceptions of the pickle itself included.
+    """
+    manifest = read_manifest(bundle)
+    loader = LOADERS.get(manifest.model_format)
+    if loader is None:
+        expected = " or ".join(sorted(LOADERS))
+        raise BundleError(f"{bundle}: model format: expected {expected}, found {manifest.model_format}")
+    check_installed(read_verified(bundle, LOCK, manifest).decode(), str(bundle))
+    contract = parse_contract(read_verified(bundle, CONTRACT, manifest), str(bundle))
+    if contract.columns:
+        # Decoding needs it. Imported here it is shared by the workers, and the first request does not wait for it.
+        importlib.import_module("pandas")
+    model = _unpickle(loader, read_verified(bundle, manifest.model_path, manifest), bundle, manifest)
+    one_job(model)
+    return Scorer(manifest, contract, model)
+
+
+def check_installed(lock: str, where: str) -> None:
+    """Raise BundleError for the first package of the lock that is not installed in its exact version."""
+    for line in lock.split():
+        name, separator, expected = line.partition("==")
+        if not separator:
+            raise BundleError(f"{where}: {LOCK}: expected name==version, found {line!r}")
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            raise BundleError(f"{where}: {name}: expected {expected}, found none installed") from None
+        if found != expected:
+            raise BundleError(f"{where}: {name}: expected {expected}, found {found} installed")
+
+
+def one_job(model: Any) -> None:
+    """Set ``n_jobs`` of every estimator in ``model`` to 1, fitted ones and those in containers too.
+
+    A worker's threads are its parallelism: an estimator that starts its own takes them from the others.
+    """
+    seen: set[int] = set()
+    found = [model]
+    while found:
+        item = found.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, dict):
+            found.extend(item.values())
+        elif isinstance(item, (list, tuple)):
+            found.extend(item)
+        elif isinstance(item, np.ndarray):
+            if item.dtype == object:
+                found.extend(item.flat)
+        elif hasattr(item, "get_params") and hasattr(item, "__dict__"):
+            if "n_jobs" in vars(item):
+                item.n_jobs = 1
+            found.extend(vars(item).values())
+
+
+def _unpickle(loader: Callable[[bytes], Any], data: bytes, bundle: Path, manifest: Manifest) -> Any:
+    try:
+        with warnings.catch_warnings():
+            if importlib.util.find_spec("sklearn"):
+                from sklearn.exceptions import InconsistentVersionWarning
+
+                warnings.simplefilter("error", InconsistentVersionWarning)
+            return loader(data)
+    except (Exception, SystemExit) as error:
+        # A pickle runs what it wants, so anything can come out of it.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise BundleError(f"{bundle}: {manifest.model_path} cannot be loaded: {reason[:300]}") from error

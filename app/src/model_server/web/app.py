@@ -1,0 +1,84 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Flask application: the routes of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flask import Flask, Response, jsonify, request
+
+from model_server.bundle.contract import INTEGERS
+from model_server.scoring.scorer import Scorer
+from model_server.web.metrics import Metrics
+from model_server.web.problems import UnsupportedMediaType, handle_errors
+
+DATATYPES = {
+    **{dtype: dtype.upper() for dtype in INTEGERS},
+    "float32": "FP32",
+    "float64": "FP64",
+    "bool": "BOOL",
+    "string": "BYTES",
+    "category": "BYTES",
+}
+"""The Open Inference Protocol's names of the contract's dtypes."""
+
+
+def create_app(
+    scorer: Scorer, service: str, max_body_bytes: int, is_stopping: Callable[[], bool] = lambda: False
+) -> Flask:
+    """The application that serves ``scorer`` under the name ``service``, ready until ``is_stopping`` gives true."""
+    manifest = scorer.manifest
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
+    metrics = Metrics(service, manifest.version, manifest.digest)
+    metrics.watch(app)
+    handle_errors(app)
+
+    @app.after_request
+    def name_the_model(response: Response) -> Response:
+        response.headers["X-Model-Version"] = manifest.version
+        response.headers["X-Model-Digest"] = manifest.digest[:12]
+        return response
+
+    @app.post("/predict")
+    def predict() -> Response:
+        if request.mimetype != "application/json":
+            raise UnsupportedMediaType("application/json", request.mimetype)
+        scored = scorer.score(request.get_data(cache=False))
+        metrics.rows.inc(scored.rows)
+        return Response(scored.body, content_type="application/json")
+
+    @app.get("/v2/health/live")
+    def live() -> Response:
+        return jsonify(live=True)
+
+    @app.get("/v2/health/ready")
+    @app.get(f"/v2/models/{service}/ready")
+    def ready() -> tuple[Response, int]:
+        is_ready = not is_stopping()
+        answer = jsonify(ready=is_ready, model=service, version=manifest.version, digest=manifest.digest)
+        return answer, 200 if is_ready else 503
+
+    @app.get(f"/v2/models/{service}")
+    def metadata() -> Response:
+        contract = scorer.contract
+        return jsonify(
+            name=service,
+            versions=[manifest.version],
+            platform=f"sklearn_{manifest.model_format}",
+            inputs=[
+                {"name": column.name, "datatype": DATATYPES[column.dtype], "shape": [-1]} for column in contract.inputs
+            ],
+            outputs=[
+                {"name": output.name, "datatype": DATATYPES[output.dtype], "shape": list(output.shape)}
+                for output in contract.outputs
+            ],
+        )
+
+    @app.get("/metrics")
+    def exposition() -> Response:
+        return Response(metrics.exposition(), content_type=metrics.content_type)
+
+    return app
