@@ -106,16 +106,16 @@ def plan_start(
     layout: Layout, service: str, slot: str, release: str, settings: Mapping[str, Any], limits: Mapping[str, Any]
 ) -> Start:
     """What the slot is to be started with: ``settings``, and those that say where the release is."""
-    place = layout.release(service, release)
-    env = env_of(place)
+    given = {name: str(value) for name, value in settings.items()}
+    # Given when a slot is put back on what it ran before, which may be an earlier environment of the same release.
+    env = Path(given["MODEL_ENV"]).name if "MODEL_ENV" in given else env_of(layout.release(service, release))
     own = {
-        "MODEL_BUNDLE": str(place / "bundle"),
+        "MODEL_BUNDLE": str(layout.release(service, release) / "bundle"),
         # Not by way of the slot or the release: a process that runs must never see another one's packages.
         "MODEL_ENV": str(layout.env(env or "")),
         "MODEL_SERVICE": service,
         "PROMETHEUS_MULTIPROC_DIR": str(layout.runtime(service, slot)),
     }
-    given = {name: str(value) for name, value in settings.items()}
     for name, value in own.items():
         if given.setdefault(name, value) != value:
             raise SlotError(f"settings.{name}: expected {value}, which the slot sets itself, found {given[name]}")

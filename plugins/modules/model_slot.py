@@ -137,6 +137,11 @@ after:
       description: The sha256 of the manifest of the bundle that the model server has loaded.
       type: str
       sample: 0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e7f8a9b0c1d2e3f4a5b6c7d8e9f0a1b
+address:
+  description: Where the model server answers.
+  returned: when O(state=started) or O(state=restarted)
+  type: str
+  sample: 127.0.0.1:8102
 seconds:
   description: How long it took from the start until the slot was ready.
   returned: when it was started
@@ -306,9 +311,10 @@ def ensure_started(params: Mapping[str, Any], layout: Layout, check_mode: bool) 
     render_settings(start.settings), render_limits(start.limits, start.settings)
     if not check_mode or layout.release(service, start.release).exists():
         check_placed(layout, service, start)
+    address = params["address"] or listening_address(start.settings)
     before = read_slot(layout, service, slot)
     if params["state"] == "started" and runs_as(layout, service, slot, before, start):
-        return {"changed": False, "before": before, "after": before}
+        return {"changed": False, "address": address, "before": before, "after": before}
     planned = {
         **asdict(start),
         "unit": "active",
@@ -317,14 +323,14 @@ def ensure_started(params: Mapping[str, Any], layout: Layout, check_mode: bool) 
         "digest": None,
     }
     if check_mode:
-        return {"changed": True, "before": before, "after": planned}
+        return {"changed": True, "address": address, "before": before, "after": planned}
     began = time.monotonic()
     stop_unit(layout, service, slot, before["settings"] if before else {})
     write(layout, service, slot, start)
-    address = params["address"] or listening_address(start.settings)
     launch(layout, service, slot, start, address, params["ready_timeout"])
     after = read_slot(layout, service, slot)
-    return {"changed": True, "before": before, "after": after, "seconds": round(time.monotonic() - began, 2)}
+    seconds = round(time.monotonic() - began, 2)
+    return {"changed": True, "address": address, "before": before, "after": after, "seconds": seconds}
 
 
 def ensure_stopped(params: Mapping[str, Any], layout: Layout, check_mode: bool) -> dict[str, Any]:
