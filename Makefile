@@ -21,7 +21,7 @@ lint types unit sanity importer molecule: setup ## One stage of the tests
 	@$(PYTHON) tests/run.py $@
 
 bench-rollout: setup ## Requests lost and time taken by each strategy, on the demo's fleet
-	@$(PYTHON) -m benchmarks.rollout
+	@PYTHONPATH=.collections $(PYTHON) -m benchmarks.rollout
 
 collection: setup ## Build the collection's tarball into dist/
 	@.venv/bin/ansible-galaxy collection build --force --output-path dist

@@ -43,7 +43,7 @@ def types() -> None:
     words = [word for package in packages for word in ("--package", package)]
     run("mypy", "--explicit-package-bases", *words, MYPYPATH=".collections")
     run("mypy", "app/src")
-    run("mypy", "--package", "testbed", "--package", "benchmarks")
+    run("mypy", "--package", "testbed", "--package", "benchmarks", MYPYPATH=".collections")
 
 
 def unit() -> None:

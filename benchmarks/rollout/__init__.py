@@ -1,0 +1,1 @@
+"""Requests lost and time taken by the strategies."""
