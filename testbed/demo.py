@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from testbed import engine, fleet, image, models
-from testbed.command import ROOT, STATE, Problem, say, step
+from testbed.command import ROOT, STATE, StepError, say, step
 from testbed.inventory import read_fleet
 from testbed.load import Load
 from testbed.playbook import playbook
@@ -33,8 +33,9 @@ def up() -> None:
     engine.ensure()
     image.ensure()
     fleet.up(read_fleet(INVENTORY))
-    with step("Trained three versions of the model and built their bundles"):
-        models.build_all(BUNDLES)
+    with step("Three versions of the model are trained and bundled"):
+        for version in models.MODELS:
+            models.good_bundle(BUNDLES, version)
     with step("Provisioned hosts and balancer") as remarks:
         remarks.append(_changes(playbook(INVENTORY, "provision").changed))
     first = _run("deploy", {"bundle": "tumour-1", "strategy": "basic"})
@@ -53,7 +54,7 @@ def up() -> None:
         say(line)
     _say_next()
     if load.result["failed"]:
-        raise Problem(f"{load.result['failed']} requests failed: {json.dumps(load.result['failures'][:3])}")
+        raise StepError(f"{load.result['failed']} requests failed: {json.dumps(load.result['failures'][:3])}")
 
 
 def _run(verb: str, variables: Mapping[str, str]) -> float:
@@ -114,7 +115,7 @@ def main() -> int:
             fleet.down(read_fleet(INVENTORY))
         else:
             up()
-    except Problem as problem:
+    except StepError as problem:
         say(f"demo: {problem}")
         return 1
     except KeyboardInterrupt:

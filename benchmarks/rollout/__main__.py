@@ -68,7 +68,8 @@ def _prepare() -> None:
     engine.ensure()
     image.ensure()
     fleet.up(read_fleet(INVENTORY))
-    models.build_all(BUNDLES)
+    for version in models.MODELS:
+        models.good_bundle(BUNDLES, version)
     playbook(INVENTORY, "provision")
     _deploy("1", strategy="basic")
 

@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import LOCK, read_verified, verify
+from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import (
+    LOCK,
+    BundleError,
+    read_verified,
+    verify,
+)
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import (
     Service,
     ServiceError,
@@ -84,7 +89,12 @@ def _bundle(service: Service, arguments: dict[str, Any]) -> dict[str, Any]:
         raise ServiceError("bundle: expected -e bundle=PATH of a bundle or its .tar, found nothing")
     # A path is meant from where the command was given, as every command-line tool takes it.
     bundle = Path(arguments["bundle"]).absolute()
-    manifest = verify(bundle)
+    if not bundle.exists():
+        raise ServiceError(f"bundle: expected the folder of a bundle or its .tar, found nothing at {bundle}")
+    try:
+        manifest = verify(bundle)
+    except BundleError as error:
+        raise ServiceError(f"bundle: {error}") from error
     if manifest.name != service.model:
         raise ServiceError(
             f"bundle: expected one of {service.model} for the service {service.name}, found {manifest.name} in {bundle}"
