@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tarfile
 import tempfile
 import zipfile
@@ -16,6 +15,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.modelfleet.onprem.plugins.module_utils._env import EnvError, read_wheelhouse
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.shipping import ship
 
 MODULE = "modelfleet.onprem.model_env"
 
@@ -23,7 +23,6 @@ MODULE = "modelfleet.onprem.model_env"
 class ActionModule(ActionBase):
     """Asks the host first: an environment that is there costs one short run of the module."""
 
-    TRANSFERS_FILES = True
     _requires_connection = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -44,10 +43,7 @@ class ActionModule(ActionBase):
             archive = Path(temporary) / "wheels.tar"
             _pack(wheels, archive)
             arguments["checksum"] = _sha256(archive)
-            remote = self._connection._shell.join_path(self._make_tmp_path(), "wheels.tar")
-            self._transfer_file(str(archive), remote)
-        self._fixup_perms2((os.path.dirname(remote), remote))
-        arguments["wheels"] = remote
+            arguments["wheels"] = ship(self, archive)
         return self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
 
 

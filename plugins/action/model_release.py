@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import BundleError, Manifest, pack, verify
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.shipping import ship
 
 MODULE = "modelfleet.onprem.model_release"
 
@@ -20,7 +20,6 @@ MODULE = "modelfleet.onprem.model_release"
 class ActionModule(ActionBase):
     """Checks the bundle, then asks the host: a release that is there costs one short run of the module."""
 
-    TRANSFERS_FILES = True
     _requires_connection = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -42,10 +41,7 @@ class ActionModule(ActionBase):
             if bundle.is_dir():
                 archive = Path(temporary) / "bundle.tar"
                 _packed(bundle, archive)
-            remote = self._connection._shell.join_path(self._make_tmp_path(), "bundle.tar")
-            self._transfer_file(str(archive), remote)
-        self._fixup_perms2((os.path.dirname(remote), remote))
-        arguments["src"] = remote
+            arguments["src"] = ship(self, archive)
         return self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
 
 

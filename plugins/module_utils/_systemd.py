@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,12 +107,40 @@ def disable(unit: str) -> None:
     _systemctl("disable", "--quiet", "--no-reload", "--", unit)
 
 
-def journal(unit: str, since: float, lines: int) -> list[str]:
+@dataclass(frozen=True)
+class LogLine:
+    """A line of a unit's log. ``own`` tells the unit's own words from those of systemd about it."""
+
+    text: str
+    own: bool
+
+
+def journal(unit: str, since: float, lines: int) -> list[LogLine]:
     """The last log lines of ``unit`` since ``since``, in seconds since the epoch; none if there is no journal."""
+    # What was written just now may not be in it yet.
     _run(["journalctl", "--sync"], _PROGRAM_SECONDS)
-    selection = [f"--unit={unit}", f"--since=@{since:.3f}", f"--lines={lines}", "--output=cat", "--no-pager", "--quiet"]
-    done = _run(["journalctl", *selection], _PROGRAM_SECONDS)
-    return [line for line in done.stdout.splitlines() if line.strip()] if done else []
+    selection = [f"--unit={unit}", f"--since=@{since:.3f}", f"--lines={lines}", "--no-pager", "--quiet"]
+    output = ["--output=json", "--output-fields=MESSAGE,_PID"]
+    done = _run(["journalctl", *selection, *output], _PROGRAM_SECONDS)
+    return parse_journal(done.stdout) if done else []
+
+
+def parse_journal(text: str) -> list[LogLine]:
+    """The lines in the output of ``journalctl --output=json``, which has what is not text as a list of bytes."""
+    lines = []
+    for line in text.splitlines():
+        entry = json.loads(line)
+        message = entry.get("MESSAGE") or ""
+        if isinstance(message, list):
+            message = bytes(message).decode(errors="replace")
+        if message.strip():
+            lines.append(LogLine(message, own=entry.get("_PID") != "1"))
+    return lines
+
+
+def last_words(log: Sequence[LogLine]) -> str | None:
+    """The last line that the unit itself logged."""
+    return next((line.text for line in reversed(log) if line.own), None)
 
 
 def describe_end(state: UnitState) -> str:

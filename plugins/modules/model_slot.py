@@ -281,7 +281,9 @@ def launch(layout: Layout, service: str, slot: str, start: Start, address: str, 
         log = _systemd.journal(name, began, LOG_LINES)
         stop_unit(layout, service, slot, start.settings)
         _systemd.disable(name)
-        raise StartError(f"{name}: {error}", log) from error
+        said = _systemd.last_words(log)
+        message = f"{name}: {error}" + (f"; its last words: {said[:300]}" if said else "")
+        raise StartError(message, [line.text for line in log]) from error
     _systemd.enable(name)
     write_file(layout.record(service, slot), start.to_json())
 
