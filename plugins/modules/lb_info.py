@@ -1,0 +1,140 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Read what a balancer does."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: lb_info
+short_description: Read the routes, pools and servers of a balancer
+version_added: 0.1.0
+author:
+  - modelfleet contributors (@modelfleet)
+description:
+  - Reads from the running HAProxy where each service's requests go, and the state of each server of its two pools.
+  - Reads from C(releases.json) which release each slot was last given, and which releases were active before.
+options:
+  services:
+    description: The services to read; all that have a route, if it is not given. One without a route is left out.
+    type: list
+    elements: str
+extends_documentation_fragment:
+  - modelfleet.onprem.attributes
+  - modelfleet.onprem.balancer
+attributes:
+  check_mode:
+    support: full
+    details: It changes nothing in any mode.
+  diff_mode:
+    support: none
+seealso:
+  - module: modelfleet.onprem.lb_route
+"""
+
+EXAMPLES = r"""
+- name: Read where the requests of the service go
+  modelfleet.onprem.lb_info:
+    services: [tumour]
+  register: found
+"""
+
+RETURN = r"""
+load_balancer:
+  description: What the balancer does.
+  returned: success
+  type: dict
+  contains:
+    version:
+      description: The version of the running HAProxy.
+      type: str
+      sample: 3.0.11-1+deb13u2
+    services:
+      description: >-
+        For each service the active slot and its pool, the releases that were active before, oldest first, and its
+        pools. C(release) is null if the slot was never given one. C(status) is HAProxy's verdict on the server whatever
+        C(admin) says; C(sessions) and C(queue) count requests.
+      type: dict
+      sample:
+        tumour:
+          slot: blue
+          pool: tumour_blue
+          history: [1-5e6f0a1b2c3d, 2-0a1b2c3d4e5f]
+          pools:
+            blue:
+              release: 3-9c56cc51b374
+              servers:
+                model1:
+                  address: 10.0.0.11
+                  port: 8101
+                  status: UP
+                  admin: ready
+                  weight: 100
+                  sessions: 2
+                  queue: 0
+            green:
+              release: 2-0a1b2c3d4e5f
+              servers: {}
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.modelfleet.onprem.plugins.module_utils._haproxy import (
+    OPTIONS,
+    Balancer,
+    Process,
+    read_servers,
+)
+from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import SLOTS
+from ansible_collections.modelfleet.onprem.plugins.module_utils._route import pool_of
+
+ARGUMENTS = {**OPTIONS, "services": {"type": "list", "elements": "str"}}
+SHOWN = ("address", "port", "status", "admin", "weight", "sessions", "queue")
+
+
+def read_balancer(balancer: Balancer, asked: Sequence[str] | None) -> dict[str, Any]:
+    """All that is known of the services that are ``asked`` for, or of all of them."""
+    state = balancer.read()
+    servers = read_servers(balancer.process)
+    version = re.search(r"^Version: *(\S+)", balancer.process.ask("show info"), re.MULTILINE)
+    services = {}
+    for service in dict.fromkeys(key for key, _pool in (*state.live, *state.file)):
+        slot = state.slot(service)
+        if slot is None or (asked is not None and service not in asked):
+            continue
+        record = state.record(service)
+        services[service] = {
+            "slot": slot,
+            "pool": pool_of(service, slot),
+            "history": list(record.earlier(slot)),
+            "pools": {
+                slot: {
+                    "release": record.active(slot),
+                    "servers": {
+                        server.name: {name: getattr(server, name) for name in SHOWN}
+                        for server in servers
+                        if server.pool == pool_of(service, slot)
+                    },
+                }
+                for slot in SLOTS
+            },
+        }
+    return {"version": version[1] if version else "unknown", "services": services}
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    try:
+        with Process(module.params["socket"]) as process:
+            found = read_balancer(Balancer(process, module.params["state_dir"]), module.params["services"])
+    except (ValueError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, load_balancer=found)
+
+
+if __name__ == "__main__":
+    main()

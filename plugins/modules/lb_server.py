@@ -1,0 +1,199 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Take servers out of rotation, and bring them back."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: lb_server
+short_description: Take servers out of rotation without losing a request, and bring them back
+version_added: 0.1.0
+author:
+  - modelfleet contributors (@modelfleet)
+description:
+  - Sends servers no more requests and waits until they have answered those they have, or brings servers back.
+  - A process that a reload of HAProxy has replaced still sends requests of the connections it holds. It is told the
+    same, and its requests are waited for as well.
+  - After each change the state of all servers is saved for the next start of HAProxy.
+options:
+  servers:
+    description: The servers, each as its pool, a slash and its name.
+    type: list
+    elements: str
+    required: true
+  state:
+    description:
+      - V(drain) sends no more requests and waits until none is in flight; health checks go on.
+      - V(maint) does the same, and then stops the health checks.
+      - V(ready) sends requests again. With O(wait_up) the server itself must say first that it is ready, for HAProxy
+        counts one that leaves maintenance as UP before its first health check.
+    type: str
+    required: true
+    choices: [ready, drain, maint]
+  timeout:
+    description:
+      - For how many seconds to wait, for all servers together. Then the module fails.
+      - Servers that did not become free of requests in time are put back to what they were, and so are the others of
+        the same run.
+    type: float
+    default: 30
+  wait_up:
+    description: With O(state=ready), wait until the servers are UP.
+    type: bool
+    default: true
+extends_documentation_fragment:
+  - modelfleet.onprem.attributes
+  - modelfleet.onprem.balancer
+attributes:
+  check_mode:
+    support: full
+    details: It does not wait.
+  diff_mode:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Take two servers out of rotation
+  modelfleet.onprem.lb_server:
+    servers: [tumour_blue/model1, tumour_blue/model2]
+    state: maint
+    timeout: 30
+
+- name: Bring them back
+  modelfleet.onprem.lb_server:
+    servers: [tumour_blue/model1, tumour_blue/model2]
+    state: ready
+"""
+
+RETURN = r"""
+servers:
+  description: For each server its administrative state before and after.
+  returned: success
+  type: dict
+  sample:
+    tumour_blue/model1: {"before": "ready", "after": "maint"}
+seconds:
+  description: How long it took, most of it waiting.
+  returned: success
+  type: float
+  sample: 1.2
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.modelfleet.onprem.plugins.module_utils._haproxy import (
+    OPTIONS,
+    Balancer,
+    HaproxyError,
+    PoolServer,
+    Process,
+    ask_ready,
+    find_server,
+    in_flight,
+    read_servers,
+    wait_until,
+)
+
+ARGUMENTS = {
+    **OPTIONS,
+    "servers": {"type": "list", "elements": "str", "required": True},
+    "state": {"type": "str", "required": True, "choices": ["ready", "drain", "maint"]},
+    "timeout": {"type": "float", "default": 30},
+    "wait_up": {"type": "bool", "default": True},
+}
+
+
+def find_servers(balancer: Balancer, labels: Sequence[str]) -> list[PoolServer]:
+    """The servers of these labels, as they are now."""
+    servers = read_servers(balancer.process)
+    return [find_server(servers, label) for label in dict.fromkeys(labels)]
+
+
+def empty(balancer: Balancer, servers: Sequence[PoolServer], state: str, seconds: float) -> None:
+    """Drain the servers, wait until they have no request, and put them into ``state``; all of them, or none."""
+    balancer.set_servers([server for server in servers if server.admin == "ready"], "drain")
+    busy: dict[str, int] = {}
+
+    def free() -> bool:
+        busy.clear()
+        busy.update(in_flight(balancer.processes(), servers))
+        return not busy
+
+    if not wait_until(free, seconds):
+        for admin in ("ready", "drain", "maint"):
+            balancer.set_servers([server for server in servers if server.admin == admin], admin)
+        found = ", ".join(f"{count} of {label}" for label, count in sorted(busy.items()))
+        raise HaproxyError(
+            f"expected no request in flight within {seconds:g} s, found {found}; all servers are as they were before"
+        )
+    balancer.set_servers([server for server in servers if server.admin != state], state)
+
+
+def bring_back(balancer: Balancer, servers: Sequence[PoolServer], seconds: float, wait_up: bool) -> None:
+    """Put the servers into rotation, and wait until HAProxy counts them as UP."""
+    deadline = time.monotonic() + seconds
+    coming = [server for server in servers if server.admin != "ready"]
+    labels = [server.label for server in servers]
+    missing: list[str] = []
+
+    def all_ready() -> bool:
+        answers = ask_ready(coming)
+        missing[:] = [f"{label}: {answer.found}" for label, answer in answers.items() if not answer.ready]
+        return not missing
+
+    def all_up() -> bool:
+        found = find_servers(balancer, labels)
+        missing[:] = [f"{server.pool}: {server.found}" for server in found if not server.in_rotation]
+        return not missing
+
+    if wait_up and not wait_until(all_ready, seconds, 0.1):
+        raise HaproxyError(f"expected to be ready within {seconds:g} s, found {'; '.join(missing)}")
+    balancer.set_servers(coming, "ready")
+    if wait_up and not wait_until(all_up, max(0.0, deadline - time.monotonic())):
+        raise HaproxyError(f"expected to be UP within {seconds:g} s, found {'; '.join(missing)}")
+
+
+def put(balancer: Balancer, params: dict[str, Any], check_mode: bool) -> list[PoolServer]:
+    """Put the servers into the state that was asked for, and say how they were before."""
+    before = find_servers(balancer, params["servers"])
+    if check_mode:
+        return before
+    try:
+        if params["state"] == "ready":
+            bring_back(balancer, before, params["timeout"], params["wait_up"])
+        elif any(server.admin != params["state"] or server.admin == "drain" for server in before):
+            empty(balancer, before, params["state"], params["timeout"])
+    finally:
+        balancer.save_servers()
+    return before
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    started = time.monotonic()
+    params = module.params
+    try:
+        with Process(params["socket"]) as process:
+            balancer = Balancer(process, params["state_dir"], params["master_socket"])
+            before = put(balancer, params, module.check_mode)
+    except (ValueError, OSError) as error:
+        module.fail_json(msg=str(error))
+    servers = {server.label: {"before": server.admin, "after": params["state"]} for server in before}
+    module.exit_json(
+        changed=any(server.admin != params["state"] for server in before),
+        servers=servers,
+        seconds=round(time.monotonic() - started, 3),
+        diff={
+            "before": "".join(f"{label} {states['before']}\n" for label, states in servers.items()),
+            "after": "".join(f"{label} {states['after']}\n" for label, states in servers.items()),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
