@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from testbed import engine, fleet, image
-from testbed.command import Problem, say
+from testbed import engine, fleet, image, vm
+from testbed.command import StepError, say
 from testbed.inventory import RELEASES, read_fleet
 
 
@@ -36,9 +36,10 @@ def main() -> int:
             engine.ensure()
             image.ensure(arguments.release, arguments.rebuild)
         else:
-            verb = {"up": fleet.up, "down": fleet.down, "status": fleet.status}[arguments.verb]
-            verb(read_fleet(arguments.inventory))
-    except Problem as problem:
+            described = read_fleet(arguments.inventory)
+            kind = vm if described.kind == "vm" else fleet
+            {"up": kind.up, "down": kind.down, "status": kind.status}[arguments.verb](described)
+    except StepError as problem:
         say(f"testbed {arguments.verb}: {problem}")
         return 1
     except KeyboardInterrupt:

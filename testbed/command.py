@@ -18,8 +18,8 @@ STATE = ROOT / ".testbed"
 _print_lock = threading.Lock()
 
 
-class Problem(Exception):
-    """What went wrong, in one line for the person at the terminal."""
+class StepError(Exception):
+    """A step failed: why, in one line for the person at the terminal."""
 
 
 def say(text: str) -> None:
@@ -45,17 +45,17 @@ def last_line(text: str) -> str:
 
 
 def run(argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 120) -> str:
-    """The standard output of a program. Raises Problem when it fails or takes longer than ``timeout`` seconds."""
+    """The standard output of a program. Raises StepError when it fails or takes longer than ``timeout`` seconds."""
     try:
         # Without input of its own a program gets an empty one: docker and ssh would read the terminal's.
         done = subprocess.run(list(argv), capture_output=True, timeout=timeout, check=False, input=stdin or b"")
     except FileNotFoundError as error:
-        raise Problem(f"{argv[0]}: this program is not installed") from error
+        raise StepError(f"{argv[0]}: this program is not installed") from error
     except subprocess.TimeoutExpired as error:
-        raise Problem(f"{shlex.join(argv[:4])}: not done after {timeout:.0f} s") from error
+        raise StepError(f"{shlex.join(argv[:4])}: not done after {timeout:.0f} s") from error
     if done.returncode:
         message = last_line(done.stderr.decode(errors="replace") or done.stdout.decode(errors="replace"))
-        raise Problem(f"{shlex.join(argv[:4])}: ended with {done.returncode}: {message}")
+        raise StepError(f"{shlex.join(argv[:4])}: ended with {done.returncode}: {message}")
     return done.stdout.decode(errors="replace")
 
 
@@ -63,7 +63,7 @@ def succeeds(argv: Sequence[str], *, timeout: float = 30) -> bool:
     """Whether a program ends with 0."""
     try:
         run(argv, timeout=timeout)
-    except Problem:
+    except StepError:
         return False
     return True
 
@@ -76,7 +76,7 @@ def as_root(argv: Sequence[str]) -> list[str]:
 def install(*packages: str) -> None:
     """Install Debian packages that are not there yet."""
     query = ["dpkg-query", "--show", "--showformat=${db:Status-Status}"]
-    missing = [name for name in packages if not _answers(query + [name], "installed")]
+    missing = [name for name in packages if not _answers([*query, name], "installed")]
     if not missing:
         return
     apt = as_root(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet"])
@@ -88,5 +88,5 @@ def install(*packages: str) -> None:
 def _answers(argv: Sequence[str], expected: str) -> bool:
     try:
         return run(argv).strip() == expected
-    except Problem:
+    except StepError:
         return False

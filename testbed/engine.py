@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from testbed.command import STATE, Problem, as_root, install, last_line, run, say, step, succeeds
+from testbed.command import STATE, StepError, as_root, install, last_line, run, say, step, succeeds
 
 PID_FILE = Path("/var/run/docker.pid")
 _START_SECONDS = 60
@@ -49,7 +49,7 @@ def _start() -> None:
     remove_stale_pid_file(PID_FILE)
     try:
         _start_by_hand()
-    except Problem as problem:
+    except StepError as problem:
         if "driver" not in str(problem):
             raise
         say(f"{problem}; trying the storage driver vfs, which works on every file system but is slow")
@@ -94,9 +94,9 @@ def _wait(process: subprocess.Popen[bytes] | None, log: Path | None) -> None:
     while not is_running():
         if process is not None and log is not None and process.poll() is not None:
             message = last_line(log.read_text(errors="replace"))
-            raise Problem(f"dockerd ended with {process.returncode}: {message}")
+            raise StepError(f"dockerd ended with {process.returncode}: {message}")
         if time.monotonic() > deadline:
-            raise Problem(
+            raise StepError(
                 f"the Docker engine does not answer after {_START_SECONDS} s" + (f": see {log}" if log else "")
             )
         time.sleep(0.3)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from testbed import engine, image, keys
-from testbed.command import Problem, last_line, run, say, step, succeeds
+from testbed.command import StepError, last_line, run, say, step, succeeds
 from testbed.engine import docker
 from testbed.inventory import Fleet, Host
 
@@ -56,14 +56,14 @@ def down(fleet: Fleet) -> None:
 def status(fleet: Fleet) -> None:
     """Say of each host whether it runs, how its systemd does, and whether SSH answers. A problem if one does not."""
     if not engine.is_running():
-        raise Problem("no Docker engine runs")
+        raise StepError("no Docker engine runs")
     answers = _on_each_host(fleet, lambda host: _status(fleet, host))
     for host, (text, _healthy) in zip(fleet.hosts, answers, strict=True):
         ports = "".join(f" {port}" for port in host.publish)
         say(f"{host.name:<12} {host.address:<15} {host.release:<9} {text}{ports}")
     silent = [host.name for host, (_text, healthy) in zip(fleet.hosts, answers, strict=True) if not healthy]
     if silent:
-        raise Problem(f"fleet {fleet.name}: not up: {', '.join(silent)}")
+        raise StepError(f"fleet {fleet.name}: not up: {', '.join(silent)}")
 
 
 def container_name(fleet: Fleet, host: Host) -> str:
@@ -103,19 +103,19 @@ def _make_network(fleet: Fleet) -> None:
     template = "{{range .IPAM.Config}}{{.Subnet}}{{end}}"
     try:
         subnet = run([*docker(), "network", "inspect", "--format", template, fleet.name]).strip()
-    except Problem:
+    except StepError:
         pass
     else:
         if subnet != fleet.subnet:
-            raise Problem(f"network {fleet.name}: expected {fleet.subnet}, found {subnet}: take the fleet down first")
+            raise StepError(f"network {fleet.name}: expected {fleet.subnet}, found {subnet}: take the fleet down first")
         say(f"Network {fleet.name} is there already")
         return
     with step(f"Created network {fleet.name} ({fleet.subnet})"):
-        labels = [f"--label={FLEET_LABEL}={fleet.name}", f"--opt=com.docker.network.driver.mtu={_mtu()}"]
+        labels = [f"--label={FLEET_LABEL}={fleet.name}", f"--opt=com.docker.network.driver.mtu={largest_packet()}"]
         run([*docker(), "network", "create", f"--subnet={fleet.subnet}", *labels, fleet.name])
 
 
-def _mtu(routes: Path = Path("/proc/net/route"), interfaces: Path = Path("/sys/class/net")) -> int:
+def largest_packet(routes: Path = Path("/proc/net/route"), interfaces: Path = Path("/sys/class/net")) -> int:
     """The largest packet that leaves this machine: Docker takes 1500, and larger ones than the way bears are lost."""
     for line in routes.read_text().splitlines()[1:]:
         name, destination = line.split()[:2]
@@ -152,8 +152,8 @@ def _bring_up(fleet: Fleet, host: Host, flags: tuple[str, ...]) -> None:
             run([*docker(), "cp", "--archive", "-", f"{name}:/"], stdin=keys.files(fleet, host))
         try:
             run([*docker(), "start", name])
-        except Problem as problem:
-            raise Problem(f"{host.name}: {problem}") from problem
+        except StepError as problem:
+            raise StepError(f"{host.name}: {problem}") from problem
         _wait_until_ready(fleet, host, remarks)
 
 
@@ -162,7 +162,7 @@ def _container(name: str) -> tuple[str | None, str | None]:
     template = f'{{{{.State.Status}}}} {{{{index .Config.Labels "{SPECIFICATION_LABEL}"}}}}'
     try:
         state, made_from = run([*docker(), "container", "inspect", "--format", template, name]).split()
-    except Problem:
+    except StepError:
         return None, None
     return state, made_from
 
@@ -171,7 +171,7 @@ def _wait_until_ready(fleet: Fleet, host: Host, remarks: list[str]) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while (state := _systemd_state(fleet, host)) not in ("running", "degraded"):
         if time.monotonic() > deadline:
-            raise Problem(
+            raise StepError(
                 f"{host.name}: systemd is {state or 'silent'} after {READY_SECONDS} s: {_evidence(fleet, host)}"
             )
         time.sleep(0.3)
@@ -179,9 +179,9 @@ def _wait_until_ready(fleet: Fleet, host: Host, remarks: list[str]) -> None:
     while True:
         try:
             run(keys.ssh(fleet, host, "true"))
-        except Problem as problem:
+        except StepError as problem:
             if time.monotonic() > deadline:
-                raise Problem(f"{host.name}: SSH does not answer after {READY_SECONDS} s: {problem}") from problem
+                raise StepError(f"{host.name}: SSH does not answer after {READY_SECONDS} s: {problem}") from problem
             time.sleep(0.3)
         else:
             remarks.append(f"SSH answers at {host.address}")
@@ -198,7 +198,7 @@ def _systemd_state(fleet: Fleet, host: Host) -> str:
         return run(
             [*docker(), "exec", container_name(fleet, host), "sh", "-c", "systemctl is-system-running || :"]
         ).strip()
-    except Problem:
+    except StepError:
         return ""
 
 
@@ -211,7 +211,7 @@ def _evidence(fleet: Fleet, host: Host) -> str:
     """Why a host is not ready: the jobs that systemd still waits for, or what it wrote last."""
     try:
         jobs = run(_systemctl(fleet, host, "list-jobs", "--plain", "--no-legend"))
-    except Problem:
+    except StepError:
         return last_line(run([*docker(), "logs", "--tail=5", container_name(fleet, host)]))
     return f"it waits for {last_line(jobs)}"
 

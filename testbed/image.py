@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.command import STATE, Problem, as_root, install, last_line, run, say, step
+from testbed.command import STATE, StepError, as_root, install, last_line, run, say, step
 from testbed.engine import docker
 from testbed.inventory import RELEASES
 
@@ -78,10 +78,10 @@ def recipe(release: str, extra_packages: Iterable[str] = (), extra_hooks: Iterab
     """The recipe of a release's image."""
     hooks = (
         'chroot "$1" useradd --create-home --shell /bin/bash ops',
-        _write("/etc/sudoers.d/ops", "ops ALL=(ALL) NOPASSWD: ALL\n", "0440"),
-        _write("/etc/ssh/sshd_config.d/testbed.conf", _SSHD),
-        _write("/etc/default/locale", "LANG=C.UTF-8\n"),
-        _write("/usr/local/sbin/testbed-init", _INIT, "0755"),
+        write_hook("/etc/sudoers.d/ops", "ops ALL=(ALL) NOPASSWD: ALL\n", "0440"),
+        write_hook("/etc/ssh/sshd_config.d/testbed.conf", _SSHD),
+        write_hook("/etc/default/locale", "LANG=C.UTF-8\n"),
+        write_hook("/usr/local/sbin/testbed-init", _INIT, "0755"),
         'rm -f "$1"/etc/ssh/ssh_host_*',
         f'chroot "$1" systemctl --quiet mask {_MASKED}',
         'chroot "$1" apt-get clean',
@@ -91,7 +91,7 @@ def recipe(release: str, extra_packages: Iterable[str] = (), extra_hooks: Iterab
     return Recipe(release, (*PACKAGES, *extra_packages), hooks)
 
 
-def _write(path: str, content: str, mode: str = "0644") -> str:
+def write_hook(path: str, content: str, mode: str = "0644") -> str:
     quoted = content.replace("\\", "\\\\").replace("\n", "\\n").replace("%", "%%").replace("'", "'\\''")
     return f"""printf '{quoted}' > "$1{path}" && chmod {mode} "$1{path}\""""
 
@@ -143,13 +143,13 @@ def source_lines(release: str) -> list[str]:
     ]
 
 
-def ensure(releases: Sequence[str], rebuild: bool = False) -> None:
+def ensure(releases: Sequence[str] = (), rebuild: bool = False) -> None:
     """Build the images that are not there, or that were made by another recipe."""
-    with _locked("image.lock"), concurrent.futures.ThreadPoolExecutor() as pool:
+    with locked("image.lock"), concurrent.futures.ThreadPoolExecutor() as pool:
         wanted = sorted(set(releases) or RELEASES)
         for release in wanted:
             if release not in RELEASES:
-                raise Problem(f"image {release}: expected {' or '.join(RELEASES)}")
+                raise StepError(f"image {release}: expected {' or '.join(RELEASES)}")
         missing = [release for release in wanted if rebuild or _built(release) != recipe(release).digest]
         for release in sorted(set(wanted) - set(missing)):
             say(f"Image {REPOSITORY}:{release} is there already")
@@ -160,8 +160,8 @@ def ensure(releases: Sequence[str], rebuild: bool = False) -> None:
 
 
 @contextmanager
-def _locked(name: str) -> Iterator[None]:
-    """Wait for others that do the same."""
+def locked(name: str) -> Iterator[None]:
+    """Wait for others that hold the lock of this name."""
     STATE.mkdir(exist_ok=True)
     with (STATE / name).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -172,7 +172,7 @@ def _built(release: str) -> str | None:
     template = f'{{{{index .Config.Labels "{LABEL}"}}}}'
     try:
         return run([*docker(), "image", "inspect", "--format", template, f"{REPOSITORY}:{release}"]).strip()
-    except Problem:
+    except StepError:
         return None
 
 
@@ -198,6 +198,6 @@ def debootstrap(made_by: Recipe, target: str, reader: Sequence[str] = ()) -> Non
             reading = subprocess.run(reader, stdin=building.stdout, capture_output=True, check=False)
         if building.wait():
             message = last_line(log.read_text(errors="replace"))
-            raise Problem(f"mmdebstrap of {made_by.release} ended with {building.returncode}: {message}; see {log}")
+            raise StepError(f"mmdebstrap of {made_by.release} ended with {building.returncode}: {message}; see {log}")
     if reading is not None and reading.returncode:
-        raise Problem(f"docker import of {made_by.release}: {last_line(reading.stderr.decode(errors='replace'))}")
+        raise StepError(f"docker import of {made_by.release}: {last_line(reading.stderr.decode(errors='replace'))}")

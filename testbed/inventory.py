@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from testbed.command import Problem
+from testbed.command import StepError
 
 RELEASES = ("bookworm", "trixie")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
@@ -70,13 +70,13 @@ def read_fleet(path: Path) -> Fleet:
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
-        raise Problem(f"{path}: cannot be read: {error.strerror}") from error
+        raise StepError(f"{path}: cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
-        raise Problem(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise StepError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     try:
         return fleet(data)
     except ValueError as error:
-        raise Problem(f"{path}: {error}") from error
+        raise StepError(f"{path}: {error}") from error
 
 
 def fleet(data: object) -> Fleet:
@@ -95,8 +95,10 @@ def fleet(data: object) -> Fleet:
         raise ValueError("expected at least one host, found none")
     _check_unique("ansible_host and ansible_port", [(f"{host.address} port {host.port}", host.name) for host in hosts])
     _check_unique("testbed_publish", [(f"port {port.outer}", host.name) for host in hosts for port in host.publish])
-    user = everything["vars"].get("ansible_user", "ops")
-    return Fleet(name, kind, None if subnet is None else str(subnet), user, hosts)
+    users = sorted({str(variables[host.name].get("ansible_user", "ops")) for host in hosts})
+    if users != ["ops"]:
+        raise ValueError(f"ansible_user: expected ops, whom the images know, found {', '.join(users)}")
+    return Fleet(name, kind, None if subnet is None else str(subnet), users[0], hosts)
 
 
 def _mapping(value: object, where: str) -> Mapping[str, Any]:
@@ -108,20 +110,45 @@ def _mapping(value: object, where: str) -> Mapping[str, Any]:
 
 
 def _host_variables(data: object) -> dict[str, dict[str, Any]]:
-    """Each host's variables; a group's count for its hosts, those of a group further in before those further out."""
-    found: dict[str, dict[str, Any]] = {}
+    """Each host's variables, as Ansible merges them: those of a group further in count more, the host's own most."""
+    variables: dict[str, dict[str, Any]] = {}
+    hosts: dict[str, dict[str, dict[str, Any]]] = {}
+    children: dict[str, set[str]] = {}
 
-    def visit(name: str, group: Mapping[str, Any], inherited: Mapping[str, Any]) -> None:
-        variables = {**inherited, **_mapping(group.get("vars"), f"{name}.vars")}
+    def collect(name: str, group: Mapping[str, Any]) -> None:
+        """A group may be spoken of in several places, each saying a part of it."""
+        variables.setdefault(name, {}).update(_mapping(group.get("vars"), f"{name}.vars"))
         for host, own in _mapping(group.get("hosts"), f"{name}.hosts").items():
-            own = _mapping(own, f"{name}.hosts.{host}")
-            found[host] = {**variables, **found.get(host, {}), **own}
+            hosts.setdefault(name, {}).setdefault(host, {}).update(_mapping(own, f"{name}.hosts.{host}"))
         for child, inner in _mapping(group.get("children"), f"{name}.children").items():
-            visit(child, _mapping(inner, child), variables)
+            children.setdefault(name, set()).add(child)
+            collect(child, _mapping(inner, child))
+
+    inherited: dict[str, list[tuple[int, str]]] = {}
+    own: dict[str, dict[str, Any]] = {}
+
+    def descend(name: str, above: tuple[str, ...]) -> None:
+        if name in above:
+            raise ValueError(f"{name}: expected a group that is not within itself, found {' > '.join([*above, name])}")
+        path = (*above, name)
+        for host, values in hosts.get(name, {}).items():
+            own.setdefault(host, {}).update(values)
+            inherited.setdefault(host, []).extend((depth, group) for depth, group in enumerate(path))
+        for child in sorted(children.get(name, ())):
+            descend(child, path)
 
     for name, group in _mapping(data, "the inventory").items():
-        visit(name, _mapping(group, name), {})
-    return found
+        collect(name, _mapping(group, name))
+    for name in sorted(variables):
+        if name == "all" or not any(name in inner for inner in children.values()):
+            descend(name, ())
+    merged: dict[str, dict[str, Any]] = {}
+    for host, groups in inherited.items():
+        merged[host] = {}
+        for _depth, group in sorted(groups):
+            merged[host].update(variables[group])
+        merged[host].update(own[host])
+    return merged
 
 
 def _network(value: object) -> ipaddress.IPv4Network:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.command import ROOT, Problem
+from testbed.command import ROOT, StepError
 
 _RECAP = re.compile(r"^(?P<host>\S+)\s*: (?P<counts>ok=\d+.*)$", re.MULTILINE)
 
@@ -32,7 +32,7 @@ class Run:
 
 
 def ansible(*words: str) -> Run:
-    """A command of Ansible out of this checkout's environment; Problem with the end of its output if it fails."""
+    """A command of Ansible out of this checkout's environment; StepError with the end of its output if it fails."""
     command = [str(Path(sys.executable).with_name(words[0])), *words[1:]]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
     started = time.perf_counter()
@@ -42,7 +42,7 @@ def ansible(*words: str) -> Run:
     seconds = time.perf_counter() - started
     if done.returncode:
         end = "\n".join((done.stdout + done.stderr).strip().splitlines()[-40:])
-        raise Problem(f"{' '.join(words)} ended with {done.returncode}:\n{end}")
+        raise StepError(f"{' '.join(words)} ended with {done.returncode}:\n{end}")
     counts = {
         found["host"]: {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", found["counts"])}
         for found in _RECAP.finditer(done.stdout)

@@ -92,7 +92,7 @@ def test_a_target_where_nothing_listens_is_a_failure_for_each_request() -> None:
 
 
 def test_marks_part_the_run_into_phases(server) -> None:
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def answer(_request: web.Request) -> web.StreamResponse:
         return web.json_response({}, headers={"X-Model-Version": version})
 
     server.handler, version = answer, "1"
@@ -212,7 +212,7 @@ def test_the_command_line_runs_until_it_is_told_to_stop(server, tmp_path: Path, 
     assert said.startswith(f"{result['sent']} requests in ")
 
 
-def test_the_command_line_refuses_in_one_line(tmp_path: Path) -> None:
+def test_the_command_line_refuses_in_one_line() -> None:
     command = [sys.executable, "-m", "testbed.load", "--url", "http://example.org/", "--body", os.devnull]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
