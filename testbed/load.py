@@ -100,7 +100,7 @@ def check_target(url: str, allowed: Callable[[], set[str]] | None = None) -> Non
 def testbed_addresses() -> set[str]:
     """The addresses of all hosts of this repository's fleets."""
     addresses: set[str] = set()
-    for path in [*ROOT.glob("inventories/*/hosts.yml"), *ROOT.glob("molecule/inventory*/hosts.yml")]:
+    for path in [*ROOT.glob("inventories/*/hosts.yml"), *ROOT.glob("molecule/**/inventory/hosts.yml")]:
         try:
             addresses.update(host.address for host in read_fleet(path).hosts)
         except StepError:

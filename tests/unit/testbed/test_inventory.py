@@ -10,7 +10,7 @@ import yaml
 from testbed.command import ROOT, StepError
 from testbed.inventory import Host, Port, fleet, read_fleet
 
-OURS = ["inventories/demo", "molecule/inventory", "molecule/inventory_vm"]
+OURS = ["inventories/demo", "molecule/inventory", "molecule/virtual_machine/inventory"]
 
 
 def inventory(hosts: dict[str, Any], **about: Any) -> dict[str, Any]:
