@@ -18,6 +18,8 @@ from testbed.inventory import Fleet, Host
 FLEET_LABEL = "modelfleet.testbed.fleet"
 SPECIFICATION_LABEL = "modelfleet.testbed.specification"
 READY_SECONDS = 90
+_UP = ("running", "degraded")
+"""What systemd says when it has started everything; of what failed, degraded names the units."""
 
 T = TypeVar("T")
 
@@ -169,7 +171,7 @@ def _container(name: str) -> tuple[str | None, str | None]:
 
 def _wait_until_ready(fleet: Fleet, host: Host, remarks: list[str]) -> None:
     deadline = time.monotonic() + READY_SECONDS
-    while (state := _systemd_state(fleet, host)) not in ("running", "degraded"):
+    while (state := _systemd_state(fleet, host)) not in _UP:
         if time.monotonic() > deadline:
             raise StepError(
                 f"{host.name}: systemd is {state or 'silent'} after {READY_SECONDS} s: {_evidence(fleet, host)}"
@@ -217,11 +219,11 @@ def _evidence(fleet: Fleet, host: Host) -> str:
 
 
 def _status(fleet: Fleet, host: Host) -> tuple[str, bool]:
-    """How a host does, in words, and whether all is well."""
+    """How a host does, in words, and whether it can be worked on."""
     state, _made_from = _container(container_name(fleet, host))
     if state != "running":
         return state or "not there", False
     systemd = _systemd_state(fleet, host) or "silent"
     failed = _failed_units(fleet, host) if systemd == "degraded" else ""
     answers = succeeds(keys.ssh(fleet, host, "true"))
-    return f"systemd {systemd}{failed}, SSH {'answers' if answers else 'silent'}", answers and systemd == "running"
+    return f"systemd {systemd}{failed}, SSH {'answers' if answers else 'silent'}", answers and systemd in _UP

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from testbed.command import STATE, run
+from testbed.command import STATE, install, run
 from testbed.inventory import Fleet, Host
 
 USER_KEY = STATE / "id_ed25519"
@@ -27,6 +27,7 @@ def host_key(fleet: Fleet, host: Host) -> tuple[str, str]:
 
 def _public_key(path: Path, comment: str) -> str:
     if not path.exists():
+        install("openssh-client")
         path.parent.mkdir(parents=True, exist_ok=True)
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)])
     return path.with_suffix(".pub").read_text()

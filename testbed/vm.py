@@ -140,33 +140,31 @@ def _bring_up(fleet: Fleet, host: Host) -> None:
     credential.touch(mode=0o600)
     credential.write_text(f"io.systemd.credential.binary:tmpfiles.extra={content}")
     for accelerator in accelerators():
-        with step(f"{host.name}: started under {accelerator}") as remarks:
-            if not _start(host, folder, base, accelerator):
-                remarks.append(f"but it gave no sign of life in {_SIGN_OF_LIFE_SECONDS} s")
-                continue
-            _wait_until_ready(fleet, host, _READY_SECONDS[accelerator], remarks)
+        try:
+            with step(f"{host.name}: started under {accelerator}") as remarks:
+                _start(host, folder, base, accelerator)
+                _wait_until_ready(fleet, host, _READY_SECONDS[accelerator], remarks)
+        except StepError as error:
+            _end(folder)
+            if accelerator == "tcg":
+                raise
+            say(f"{host.name}: {accelerator} does not work on this machine, so it is emulated: {error}")
+        else:
             return
-    raise StepError(f"{host.name}: the machine did not start; see {folder / 'console.log'}")
 
 
-def _start(host: Host, folder: Path, base: Path, accelerator: str) -> bool:
-    """Whether the machine's kernel has written something to its console soon after the start."""
+def _start(host: Host, folder: Path, base: Path, accelerator: str) -> None:
+    """Start a machine, and see its kernel write something to its console."""
     console = folder / "console.log"
     console.write_text("")
-    try:
-        run(qemu_arguments(host, folder, base, accelerator))
-    except StepError as problem:
-        if accelerator == "tcg":
-            raise
-        say(f"{host.name}: {problem}")
-        return False
+    run(qemu_arguments(host, folder, base, accelerator))
     deadline = time.monotonic() + _SIGN_OF_LIFE_SECONDS
-    while _process(folder) is not None and time.monotonic() < deadline:
-        if console.stat().st_size:
-            return True
+    while not console.stat().st_size:
+        if _process(folder) is None:
+            raise StepError("QEMU ended before the kernel wrote anything")
+        if time.monotonic() > deadline:
+            raise StepError(f"the kernel wrote nothing in {_SIGN_OF_LIFE_SECONDS} s")
         time.sleep(0.2)
-    _end(folder)
-    return False
 
 
 def _wait_until_ready(fleet: Fleet, host: Host, seconds: float, remarks: list[str]) -> None:
