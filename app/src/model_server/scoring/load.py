@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
 import io
 import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from model_server.bundle.contract import parse_contract
-from model_server.bundle.manifest import CONTRACT, LOCK, BundleError, Manifest, read_manifest, read_verified
+from model_server.bundle.manifest import CONTRACT, LOCK, BundleError, read_manifest, read_verified
 from model_server.scoring.scorer import Scorer
 
 
@@ -42,22 +41,31 @@ def load(bundle: Path) -> Scorer:
     if loader is None:
         expected = " or ".join(sorted(LOADERS))
         raise BundleError(f"{bundle}: model format: expected {expected}, found {manifest.model_format}")
-    check_installed(read_verified(bundle, LOCK, manifest).decode(), str(bundle))
+    pins = _pins(read_verified(bundle, LOCK, manifest).decode(), str(bundle))
+    check_installed(pins, str(bundle))
     contract = parse_contract(read_verified(bundle, CONTRACT, manifest), str(bundle))
     if contract.columns:
         # Decoding needs it. Imported here it is shared by the workers, and the first request does not wait for it.
         importlib.import_module("pandas")
-    model = _unpickle(loader, read_verified(bundle, manifest.model_path, manifest), bundle, manifest)
+    data = read_verified(bundle, manifest.model_path, manifest)
+    try:
+        with warnings.catch_warnings():
+            if "scikit-learn" in pins:
+                from sklearn.exceptions import InconsistentVersionWarning
+
+                warnings.simplefilter("error", InconsistentVersionWarning)
+            model = loader(data)
+    except (Exception, SystemExit) as error:
+        # A pickle runs what it wants, so anything can come out of it.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise BundleError(f"{bundle}: {manifest.model_path} cannot be loaded: {reason[:300]}") from error
     one_job(model)
     return Scorer(manifest, contract, model)
 
 
-def check_installed(lock: str, where: str) -> None:
-    """Raise BundleError for the first package of the lock that is not installed in its exact version."""
-    for line in lock.split():
-        name, separator, expected = line.partition("==")
-        if not separator:
-            raise BundleError(f"{where}: {LOCK}: expected name==version, found {line!r}")
+def check_installed(pins: Mapping[str, str], where: str) -> None:
+    """Raise BundleError for the first package that is not installed in its exact version."""
+    for name, expected in pins.items():
         try:
             found = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -91,15 +99,11 @@ def one_job(model: Any) -> None:
             found.extend(vars(item).values())
 
 
-def _unpickle(loader: Callable[[bytes], Any], data: bytes, bundle: Path, manifest: Manifest) -> Any:
-    try:
-        with warnings.catch_warnings():
-            if importlib.util.find_spec("sklearn"):
-                from sklearn.exceptions import InconsistentVersionWarning
-
-                warnings.simplefilter("error", InconsistentVersionWarning)
-            return loader(data)
-    except (Exception, SystemExit) as error:
-        # A pickle runs what it wants, so anything can come out of it.
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise BundleError(f"{bundle}: {manifest.model_path} cannot be loaded: {reason[:300]}") from error
+def _pins(lock: str, where: str) -> dict[str, str]:
+    pins = {}
+    for line in lock.split():
+        name, separator, version = line.partition("==")
+        if not separator:
+            raise BundleError(f"{where}: {LOCK}: expected name==version, found {line!r}")
+        pins[name] = version
+    return pins

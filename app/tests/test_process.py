@@ -1,0 +1,288 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The server as systemd runs it: a real gunicorn, its signals, and clients that notice every lost request."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import importlib.metadata
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_server.bundle.build import write
+from model_server.bundle.contract import Contract, Input, Output, encode_contract
+
+SLOW_MODEL = """
+import time
+
+class Slow:
+    def predict(self, rows):
+        time.sleep(rows[0, 0])
+        return rows[:, 0]
+"""
+
+
+@pytest.fixture
+def slow_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model that takes as many seconds as the first value says, and answers it."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "slow_model.py").write_text(SLOW_MODEL)
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    import slow_model
+
+    contract = Contract(False, (Input("seconds", "float64"),), (Output("predictions", "float64", (-1,)),))
+    files = {
+        "model.pkl": pickle.dumps(slow_model.Slow()),
+        "contract.json": json.dumps(encode_contract(contract)).encode(),
+        "golden.json": b"{}",
+        "requirements.lock": f"numpy=={importlib.metadata.version('numpy')}\n".encode(),
+    }
+    write(tmp_path / "slow", files, name="slow", version="1", model_format="pickle", model_path="model.pkl")
+    monkeypatch.delitem(sys.modules, "slow_model")
+    return tmp_path / "slow"
+
+
+class Server:
+    """``python -m model_server`` on a port of its own."""
+
+    def __init__(self, bundle: Path, folder: Path, **environment: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.log = folder / "log"
+        source = Path(__file__).parent.parent / "src"
+        settings = {
+            "MODEL_BUNDLE": str(bundle),
+            "MODEL_SERVICE": "slow",
+            "BIND": f"127.0.0.1:{self.port}",
+            "PYTHONPATH": f"{source}:{folder / 'modules'}",
+            "TMPDIR": str(folder),
+            **environment,
+        }
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "model_server"], env={**os.environ, **settings}, stderr=log, stdout=log
+            )
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if self.ready() == 200:
+                    return
+            except OSError:
+                time.sleep(0.05)
+        raise AssertionError(f"not ready: {self.log.read_text()}")
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[http.client.HTTPConnection]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        with contextlib.closing(connection):
+            yield connection
+
+    def ready(self) -> int:
+        with self.connection() as connection:
+            return ask(connection, "GET", "/v2/health/ready")[0]
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    started: list[Server] = []
+
+    def start(bundle: Path, ready: bool = True, **environment: str) -> Server:
+        server = Server(bundle, tmp_path, **environment)
+        started.append(server)
+        if ready:
+            server.wait_until_ready()
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+def ask(
+    connection: http.client.HTTPConnection, method: str, path: str, document: Any = None
+) -> tuple[int, http.client.HTTPMessage, Any]:
+    body = None if document is None else json.dumps(document)
+    connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+    answer = connection.getresponse()
+    text = answer.read()
+    if answer.headers.get("Connection") == "close":
+        connection.close()
+    found = json.loads(text) if "json" in answer.headers["Content-Type"] else text.decode()
+    return answer.status, answer.headers, found
+
+
+def predict(connection: http.client.HTTPConnection, seconds: float) -> Any:
+    status, _headers, found = ask(connection, "POST", "/predict", {"instances": [[seconds]]})
+    assert (status, found) == (200, {"predictions": [seconds]})
+
+
+class Load:
+    """Clients that predict without pause until the server takes no more connections; half of them keep theirs."""
+
+    def __init__(self, server: Server, clients: int = 8) -> None:
+        self.server = server
+        self.answered = 0
+        self.lost: list[str] = []
+        self.stopping = threading.Event()
+        self.threads = [threading.Thread(target=self._run, args=(bool(number % 2),)) for number in range(clients)]
+        for thread in self.threads:
+            thread.start()
+
+    def _run(self, keep_alive: bool) -> None:
+        with self.server.connection() as connection:
+            while not self.stopping.is_set():
+                try:
+                    if connection.sock is None:
+                        connection.connect()
+                except ConnectionRefusedError:
+                    return
+                try:
+                    predict(connection, 0.01)
+                    self.answered += 1
+                except Exception as error:
+                    self.lost.append(repr(error))
+                    connection.close()
+                if not keep_alive:
+                    connection.close()
+
+    def join(self) -> None:
+        for thread in self.threads:
+            thread.join(20)
+        assert not any(thread.is_alive() for thread in self.threads)
+
+
+def test_predictions_over_one_connection_and_metrics_of_all_workers(
+    start: Callable[..., Server], slow_bundle: Path, tmp_path: Path
+) -> None:
+    metrics = tmp_path / "metrics"
+    metrics.mkdir()
+    (metrics / "counter_1.db").write_bytes(b"left by an earlier run")
+    server = start(slow_bundle, PROMETHEUS_MULTIPROC_DIR=str(metrics))
+    with server.connection() as connection:
+        predict(connection, 0.0)
+        kept = connection.sock
+        for _attempt in range(4):
+            predict(connection, 0.0)
+        assert connection.sock is kept
+        for _attempt in range(5):
+            with server.connection() as other:
+                predict(other, 0.0)
+        lines = ask(connection, "GET", "/metrics")[2].splitlines()
+    assert 'model_server_requests_total{route="/predict",status="200"} 10.0' in lines
+    assert "model_server_requests_in_flight 1.0" in lines
+
+
+def predict_slowly(server: Server) -> None:
+    with server.connection() as connection:
+        predict(connection, 1.0)
+
+
+def test_stopping_finishes_what_it_began_and_tells_everyone(start: Callable[..., Server], slow_bundle: Path) -> None:
+    server = start(slow_bundle)
+    with ThreadPoolExecutor(1) as background, server.connection() as idle:
+        assert ask(idle, "GET", "/v2/health/ready")[1]["Connection"] == "keep-alive"
+        slow = background.submit(predict_slowly, server)
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        status, headers, found = ask(idle, "GET", "/v2/health/ready")
+        assert (status, found["ready"], headers["Connection"]) == (503, False, "close")
+        slow.result(10)
+    assert server.process.wait(10) == 0
+    assert "Traceback" not in server.log.read_text()
+    with pytest.raises(ConnectionRefusedError):
+        server.ready()
+
+
+def test_a_server_that_nobody_is_connected_to_stops_at_once(start: Callable[..., Server], slow_bundle: Path) -> None:
+    server = start(slow_bundle)
+    begun = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(10) == 0
+    assert time.monotonic() - begun < 1.5
+
+
+def test_stopping_under_load_loses_nothing(start: Callable[..., Server], slow_bundle: Path) -> None:
+    server = start(slow_bundle)
+    load = Load(server)
+    time.sleep(1)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(20) == 0
+    load.join()
+    assert load.lost == []
+    assert load.answered > 50
+
+
+def test_a_reload_replaces_the_workers_under_load_and_stays_ready(
+    start: Callable[..., Server], slow_bundle: Path
+) -> None:
+    server = start(slow_bundle)
+    load = Load(server, clients=4)
+    server.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        assert server.ready() == 200
+        time.sleep(0.01)
+    load.stopping.set()
+    load.join()
+    assert load.lost == []
+    assert server.log.read_text().count("Booting worker") == 4
+
+
+def test_systemd_is_told_once_the_model_is_loaded(
+    start: Callable[..., Server], slow_bundle: Path, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(tmp_path / "notify"))
+        notified.settimeout(30)
+        server = start(slow_bundle, ready=False, NOTIFY_SOCKET=str(tmp_path / "notify"))
+        assert notified.recv(1000).startswith(b"READY=1")
+    assert server.ready() == 200
+
+
+def test_a_body_too_large_is_refused_and_the_connection_survives(
+    start: Callable[..., Server], slow_bundle: Path
+) -> None:
+    server = start(slow_bundle, MAX_BODY_BYTES="100")
+    with server.connection() as connection:
+        status, _headers, problem = ask(connection, "POST", "/predict", {"instances": [[0.0]] * 100})
+        assert (status, problem["detail"]) == (413, "the body: expected at most 100 bytes")
+        predict(connection, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"MODEL_BUNDLE": "/absent"}, "model-server: /absent: No such file or directory"),
+        ({"WORKERS": "many"}, "model-server: WORKERS: expected a whole number from 1, found 'many'"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line_and_status_1(
+    start: Callable[..., Server], slow_bundle: Path, environment: dict[str, str], message: str
+) -> None:
+    server = start(slow_bundle, ready=False, **environment)
+    assert server.process.wait(20) == 1
+    assert server.log.read_text() == f"{message}\n"

@@ -1,0 +1,167 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from model_server.scoring.scorer import Scorer
+from model_server.web.app import create_app
+from model_server.web.settings import Settings, settings_from
+
+ROWS = {"instances": [[0.5, 8.0]]}
+
+
+class Stopping:
+    now = False
+
+
+@pytest.fixture
+def stopping() -> Stopping:
+    return Stopping()
+
+
+@pytest.fixture
+def app(scorer: Scorer, stopping: Stopping) -> Flask:
+    return create_app(scorer, "size", 1000, lambda: stopping.now)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+def test_a_prediction(client: FlaskClient) -> None:
+    answer = client.post("/predict", json=ROWS)
+    assert (answer.status_code, answer.mimetype, answer.json) == (200, "application/json", {"predictions": ["tall"]})
+
+
+def test_readiness_names_what_answers_and_ends_with_stopping(
+    client: FlaskClient, scorer: Scorer, stopping: Stopping
+) -> None:
+    for path in ("/v2/health/ready", "/v2/models/size/ready"):
+        stopping.now = False
+        answer = client.get(path)
+        expected = {"ready": True, "model": "size", "version": "3", "digest": scorer.manifest.digest}
+        assert (answer.status_code, answer.json) == (200, expected)
+        stopping.now = True
+        assert client.get(path).status_code == 503
+        assert client.get(path).json["ready"] is False
+    assert client.get("/v2/health/live").status_code == 200
+
+
+def test_metadata(client: FlaskClient) -> None:
+    answer = client.get("/v2/models/size").json
+    assert (answer["name"], answer["versions"], answer["platform"]) == ("size", ["3"], "sklearn_pickle")
+    assert answer["inputs"][0] == {"name": "width", "datatype": "FP64", "shape": [-1]}
+    assert answer["outputs"][1] == {"name": "probabilities", "datatype": "FP64", "shape": [-1, 3]}
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "detail"),
+    [
+        ({"path": "/nowhere"}, 404, "The requested URL was not found"),
+        ({"path": "/v2/models/other"}, 404, "The requested URL was not found"),
+        ({"path": "/predict"}, 405, "The method is not allowed"),
+        ({"path": "/predict", "method": "POST", "data": b"{}"}, 415, "expected application/json, found none"),
+        (
+            {"path": "/predict", "method": "POST", "data": b"{}", "content_type": "text/csv"},
+            415,
+            'content type: expected application/json, found "text/csv"',
+        ),
+        ({"path": "/predict", "method": "POST", "json": {}}, 400, 'expected an object with "instances"'),
+        (
+            {"path": "/predict", "method": "POST", "json": {"instances": [[1]]}},
+            422,
+            "row 0: expected 2 values",
+        ),
+        (
+            {"path": "/predict", "method": "POST", "json": {"instances": [["a" * 2000]]}},
+            413,
+            "expected at most 1000 by",
+        ),
+    ],
+)
+def test_errors_are_problem_documents_that_name_the_model(
+    client: FlaskClient, scorer: Scorer, request_: dict[str, Any], status: int, detail: str
+) -> None:
+    answer = client.open(**request_)
+    assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
+    problem = answer.get_json(force=True)
+    assert problem["status"] == status
+    assert problem["type"]
+    assert problem["title"]
+    assert detail in problem["detail"]
+    assert answer.headers["X-Model-Version"] == "3"
+    assert answer.headers["X-Model-Digest"] == scorer.manifest.digest[:12]
+
+
+def test_a_problem_has_its_parts(client: FlaskClient) -> None:
+    problem = client.post("/predict", json={"instances": [[1, "x"]]}).get_json(force=True)
+    assert problem == {
+        "type": "urn:modelfleet:problem:contract",
+        "title": "The rows do not fit the model's contract",
+        "status": 422,
+        "detail": "row 0, column 'height': expected a number, found \"x\"",
+        "row": 0,
+        "column": "height",
+        "expected": "a number",
+        "found": '"x"',
+    }
+
+
+def test_what_the_server_is_to_blame_for_is_logged_not_told(
+    client: FlaskClient, scorer: Scorer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: Scorer, body: bytes) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(Scorer, "score", fail)
+    answer = client.post("/predict", json=ROWS)
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert "RuntimeError: a secret" in caplog.text
+
+
+def test_a_405_says_what_is_allowed(client: FlaskClient) -> None:
+    assert "POST" in client.get("/predict").headers["Allow"]
+
+
+def test_metrics_count_by_route_and_status(client: FlaskClient, scorer: Scorer) -> None:
+    client.post("/predict", json={"instances": [[0.5, 8.0], [0.5, 1.0]]})
+    client.post("/predict", json={})
+    client.get("/a/path/of/the/client")
+    lines = client.get("/metrics").text.splitlines()
+    for line in (
+        'model_server_requests_total{route="/predict",status="200"} 1.0',
+        'model_server_requests_total{route="/predict",status="400"} 1.0',
+        'model_server_requests_total{route="other",status="404"} 1.0',
+        'model_server_request_seconds_count{route="/predict"} 2.0',
+        "model_server_rows_total 2.0",
+        "model_server_requests_in_flight 1.0",
+        f'model_info{{digest="{scorer.manifest.digest}",model="size",version="3"}} 1.0',
+    ):
+        assert line in lines
+
+
+def test_settings_have_defaults() -> None:
+    settings = settings_from({"MODEL_BUNDLE": "/b", "MODEL_SERVICE": "size", "THREADS": "7"})
+    assert (settings.threads, settings.workers, settings.bind) == (7, Settings.workers, "127.0.0.1:8000")
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"MODEL_SERVICE": "size"}, "MODEL_BUNDLE: expected a value in the environment, found none"),
+        ({"MODEL_BUNDLE": "/b", "MODEL_SERVICE": ""}, "MODEL_SERVICE: expected a value"),
+        ({"MODEL_BUNDLE": "/b", "MODEL_SERVICE": "s", "WORKERS": "0"}, "WORKERS: expected a whole number from 1, fo"),
+        ({"MODEL_BUNDLE": "/b", "MODEL_SERVICE": "s", "KEEP_ALIVE": "1.5"}, "KEEP_ALIVE: .* found '1.5'"),
+    ],
+)
+def test_wrong_settings_are_refused(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings_from(environment)
