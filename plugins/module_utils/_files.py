@@ -70,7 +70,7 @@ def make_folder(path: Path) -> None:
 
 def remove_folder(path: Path) -> None:
     """Remove a folder. It is renamed first, so that half of it is never taken for the whole."""
-    leaving = path.with_name(f"{PARTIAL}{path.name}")
+    leaving = path.with_name(f"{PARTIAL}leaving-{path.name}")
     shutil.rmtree(leaving, ignore_errors=True)
     path.rename(leaving)
     shutil.rmtree(leaving)

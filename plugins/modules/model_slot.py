@@ -227,6 +227,8 @@ def wanted_release(params: Mapping[str, Any], layout: Layout) -> str:
 def check_placed(layout: Layout, service: str, start: Start) -> None:
     """SlotError unless the release and its environment are on the host."""
     place = layout.release(service, start.release)
+    if not place.is_dir():
+        raise SlotError(f"{place}: expected the release to be on this host, found none: run model_release first")
     found = read_manifest(place / "bundle").release
     if found != start.release:
         raise SlotError(f"{place}: expected the bundle {start.release}, found {found}")

@@ -1,0 +1,223 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""model_slot and model_info, against a host in a temporary folder, a fake systemctl and a real HTTP server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import pack
+from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import Layout, release_in
+from ansible_collections.modelfleet.onprem.plugins.modules import model_info, model_release, model_slot
+
+ENV = "0123456789abcdef"
+OTHER_ENV = "fedcba9876543210"
+BLUE = "model-server@tumour-blue.service"
+
+
+@pytest.fixture
+def release(
+    run_module: Callable[..., Any], make_bundle: Callable[..., Path], make_env: Callable[..., str], model_server: Any
+) -> str:
+    """A release on the host, and a server that answers as if it had loaded it."""
+    bundle = make_bundle("3")
+    archive = bundle.with_suffix(".tar")
+    name = pack(bundle, archive).release
+    make_env(OTHER_ENV)
+    params = {"service": "tumour", "release": name, "src": str(archive), "env": make_env()}
+    model_server.be_ready(digest=run_module(model_release, params)["digest"])
+    return name
+
+
+@pytest.fixture
+def slot(run_module: Callable[..., Any], release: str, systemd: Any, model_server: Any) -> Callable[..., Any]:
+    """Run model_slot for the blue slot."""
+
+    def run(check_mode: bool = False, settings: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+        params = {
+            "service": "tumour",
+            "slot": "blue",
+            "release": release,
+            "settings": {"BIND": model_server.address, "WORKERS": 2, **(settings or {})},
+            "limits": {"MemoryMax": "1G"},
+            "ready_timeout": 1,
+            **options,
+        }
+        result: dict[str, Any] = run_module(model_slot, params, check_mode)
+        return result
+
+    return run
+
+
+def test_a_slot_starts_and_is_recorded(slot: Callable[..., Any], release: str, layout: Layout, systemd: Any) -> None:
+    result = slot()
+    assert result["changed"]
+    assert result["before"] is None
+    assert result["after"]["started"] == {"release": release, "env": ENV}
+    assert result["after"]["ready"]
+    assert result["after"]["limits"] == {"MemoryMax": "1G"}
+    assert release_in(layout, "tumour", "blue") == release
+    assert systemd.state(BLUE)["UnitFileState"] == "enabled"
+
+
+def test_the_server_is_told_where_its_release_and_its_environment_are(
+    slot: Callable[..., Any], release: str, layout: Layout
+) -> None:
+    settings = slot(settings={"MODEL_SERVICE": "tumour"})["after"]["settings"]
+    assert settings["MODEL_BUNDLE"] == str(layout.release("tumour", release) / "bundle")
+    assert settings["MODEL_ENV"] == str(layout.env(ENV))
+    assert settings["WORKERS"] == "2"
+
+
+def test_a_slot_that_runs_as_asked_for_is_left_alone(slot: Callable[..., Any], systemd: Any) -> None:
+    slot()
+    assert not slot()["changed"]
+    assert systemd.calls("start") == [f"start {BLUE}"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"settings": {"WORKERS": 3}}, {"limits": {"MemoryMax": "2G"}}, {"state": "restarted"}],
+    ids=["other settings", "other limits", "restarted"],
+)
+def test_a_slot_is_started_again_when_it_has_to_be(
+    slot: Callable[..., Any], systemd: Any, change: dict[str, Any]
+) -> None:
+    slot()
+    assert slot(check_mode=True, **change)["changed"]
+    assert len(systemd.calls("start")) == 1
+    assert slot(**change)["changed"]
+    assert systemd.calls("start", "stop")[-2:] == [f"stop {BLUE}", f"start {BLUE}"]
+
+
+def test_a_change_behind_our_back_is_mended(slot: Callable[..., Any], layout: Layout) -> None:
+    slot()
+    path = layout.settings("tumour", "blue")
+    path.write_text(path.read_text() + 'X="1"\n')
+    assert slot()["changed"]
+    assert not slot()["changed"]
+
+
+def test_a_server_that_is_not_ready_any_more_is_started_again(slot: Callable[..., Any], model_server: Any) -> None:
+    slot()
+    ready = model_server.answers.pop("/v2/health/ready")
+    assert slot(check_mode=True)["changed"]
+    model_server.answers["/v2/health/ready"] = ready
+    assert not slot(check_mode=True)["changed"]
+
+
+def test_a_crash_at_start_brings_the_log(slot: Callable[..., Any], systemd: Any, layout: Layout) -> None:
+    systemd.crash_at_start()
+    result = slot()
+    assert result["msg"] == (
+        f"{BLUE}: expected it to start, found its process ended with status 1; "
+        "its last words: model.pkl cannot be loaded"
+    )
+    assert result["log"] == ["Starting model-server", "model.pkl cannot be loaded", "Main process exited"]
+    assert not systemd.is_active(BLUE)
+    assert systemd.state(BLUE)["UnitFileState"] == "disabled"
+    assert not layout.record("tumour", "blue").exists()
+
+
+def test_a_server_that_never_gets_ready_is_given_up_in_time(
+    slot: Callable[..., Any], model_server: Any, systemd: Any
+) -> None:
+    model_server.answers["/v2/health/ready"] = (503, {"detail": "loading"})
+    result = slot()
+    assert "expected it to be ready within 1 s, found status 503 (loading)" in result["msg"]
+    assert not systemd.is_active(BLUE)
+
+
+def test_another_bundle_at_the_address_is_no_success(slot: Callable[..., Any], model_server: Any, release: str) -> None:
+    model_server.be_ready(digest="f" * 64)
+    assert f"expected {release} to answer at {model_server.address}, found the bundle ffff" in slot()["msg"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"release": "9-0a1b2c3d4e5f"}, "9-0a1b2c3d4e5f: expected the release to be on this host, found none"),
+        ({"release": "../9"}, "release: expected a version, a dash and 12 hexadecimal digits, found '../9'"),
+        ({"service": "Tumour"}, "service: expected up to 40 lower-case letters"),
+        ({"settings": {"MODEL_BUNDLE": "/elsewhere"}}, "which the slot sets itself, found /elsewhere"),
+        ({"settings": {"X": "a\nb"}}, "settings.X: expected one line of text"),
+        ({"settings": {"x y": "1"}}, "settings: expected a name of upper-case letters"),
+        ({"limits": {"ExecStart": "/bin/sh"}}, "limits: expected one of AllowedCPUs"),
+        ({"slot": "green", "release": None}, "tumour green has none yet"),
+    ],
+)
+def test_what_cannot_be_started_is_refused(
+    slot: Callable[..., Any], systemd: Any, options: dict[str, Any], message: str
+) -> None:
+    assert message in slot(**options)["msg"]
+    assert systemd.calls("start", "stop") == []
+
+
+def test_check_mode_believes_in_a_release_that_an_earlier_step_would_have_placed(slot: Callable[..., Any]) -> None:
+    result = slot(check_mode=True, release="9-0a1b2c3d4e5f")
+    assert result["changed"]
+    assert result["after"]["release"] == "9-0a1b2c3d4e5f"
+    assert result["after"]["env"] is None
+
+
+def test_a_slot_can_be_put_back_on_an_earlier_environment_of_its_release(
+    slot: Callable[..., Any], run_module: Callable[..., Any], release: str, layout: Layout
+) -> None:
+    before = slot()["after"]
+    run_module(model_release, {"service": "tumour", "release": release, "env": OTHER_ENV})
+    assert slot()["after"]["env"] == OTHER_ENV
+    back = slot(settings=before["settings"])["after"]
+    assert back["started"] == {"release": release, "env": ENV}
+    assert back["settings"]["MODEL_ENV"] == str(layout.env(ENV))
+
+
+def test_stopping_is_done_once(slot: Callable[..., Any], systemd: Any) -> None:
+    slot()
+    assert slot(state="stopped", check_mode=True)["changed"]
+    assert systemd.is_active(BLUE)
+    result = slot(state="stopped")
+    assert result["changed"]
+    assert (result["after"]["unit"], result["after"]["ready"]) == ("inactive", False)
+    assert systemd.state(BLUE)["UnitFileState"] == "disabled"
+    assert not slot(state="stopped")["changed"]
+
+
+def test_info_reads_all_services_with_one_call_of_systemctl(
+    slot: Callable[..., Any], run_module: Callable[..., Any], release: str, systemd: Any, model_server: Any
+) -> None:
+    slot()
+    slot(slot="green", settings={"WORKERS": 1})
+    calls = len(systemd.calls("show"))
+    found = run_module(model_info, {"python": "/usr/bin/env", "services": ["tumour"]})
+    assert "/usr/bin/env" in found["msg"]
+    assert len(systemd.calls("show")) == calls + 1
+    service = run_module(model_info, {"python": "python3"})["model_host"]["services"]["tumour"]
+    assert [entry["release"] for entry in service["releases"]] == [release]
+    assert service["releases"][0]["env"] == ENV
+    assert service["slots"]["blue"]["settings"]["WORKERS"] == "2"
+    assert service["slots"]["green"]["ready"]
+
+
+def test_info_of_an_empty_host(run_module: Callable[..., Any], systemd: Any) -> None:
+    host = run_module(model_info, {"python": "python3"})["model_host"]
+    assert (host["services"], host["envs"]) == ({}, [])
+    assert host["free_bytes"]["envs"] > 0
+    assert systemd.calls("show") == []
+
+
+def test_info_says_which_slots_never_had_a_release(slot: Callable[..., Any], run_module: Callable[..., Any]) -> None:
+    slot()
+    host = run_module(model_info, {"python": "python3"})["model_host"]
+    assert host["services"]["tumour"]["slots"]["green"] is None
+    assert run_module(model_info, {"python": "python3", "services": ["other"]})["model_host"]["services"] == {}
+
+
+def test_the_record_is_json_of_what_was_started(slot: Callable[..., Any], release: str, layout: Layout) -> None:
+    slot()
+    record = json.loads(layout.record("tumour", "blue").read_text())
+    assert (record["release"], record["env"], record["limits"]) == (release, ENV, {"MemoryMax": "1G"})
