@@ -75,7 +75,8 @@ def _changes(count: int) -> str:
 
 def table(rows: Sequence[tuple[str, float, Mapping[str, Any]]]) -> list[str]:
     """A line a step: its seconds, and of the requests sent meanwhile how many, how many failed, how long, by which."""
-    cells = [("step", "seconds", "requests", "failed", "p50 ms", "p99 ms", "versions that answered")]
+    heading = ("step", "seconds", "requests", "failed", "p50 ms", "p99 ms", "versions that answered")
+    cells: list[tuple[str, ...]] = [heading]
     for name, seconds, phase in rows:
         versions = ", ".join(f"{version} ({count})" for version, count in phase.get("versions", {}).items())
         figures = [str(phase[key]) if key in phase else "-" for key in ("sent", "failed")]

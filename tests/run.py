@@ -42,7 +42,7 @@ def types() -> None:
     packages = [f"{NAMESPACE}.{name}" for name in ("module_utils", "plugin_utils")]
     words = [word for package in packages for word in ("--package", package)]
     run("mypy", "--explicit-package-bases", *words, MYPYPATH=".collections")
-    run("mypy", "app/src")
+    run("mypy", folder=ROOT / "app")
     run("mypy", "--package", "testbed", "--package", "benchmarks", MYPYPATH=".collections")
 
 

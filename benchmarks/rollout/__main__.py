@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.modelfleet.onprem.plugins.module_utils._env import env_name
+from ansible_collections.modelfleet.onprem.plugins.module_utils._env import env_name, read_python
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import Layout
 from ansible_collections.modelfleet.onprem.plugins.modules import model_env
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.wheelhouse import (
@@ -30,7 +30,7 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.wheelhouse impor
 
 from benchmarks.figures import Figures, machine
 from testbed import engine, fleet, image, models
-from testbed.command import ROOT, STATE, Problem
+from testbed.command import ROOT, STATE, StepError
 from testbed.inventory import read_fleet
 from testbed.load import Load
 from testbed.playbook import ansible, playbook
@@ -58,8 +58,8 @@ def main() -> int:
         _under_load(figures, "rollback_cold", _roll_back)
         _ratios(figures)
         _env_build(figures)
-    except Problem as problem:
-        print(f"bench-rollout: {problem}", file=sys.stderr)
+    except StepError as error:
+        print(f"bench-rollout: {error}", file=sys.stderr)
         return 1
     return figures.close()
 
@@ -130,13 +130,13 @@ def _env_build(figures: Figures) -> None:
     cache = cache_folder()
     server = find_server(ROOT / "app", cache)
     lock = merge_locks((BUNDLES / "tumour-1" / "requirements.lock").read_text(), server.lock)
-    python = model_env.read_python(sys.executable)
+    python = read_python(sys.executable)
     name = env_name(lock, server.sha256, python.tag, python.machine)
     wheels = gather(name, lock, server, Target(python.tag, python.machine, python.glibc), cache)
     ours, theirs = [], []
     for _turn in range(3):
         with tempfile.TemporaryDirectory() as folder:
-            ours.append(_timed(lambda: model_env.build(Layout(folder), name, wheels, None, sys.executable)))
+            ours.append(_timed(lambda: model_env.build(Layout(Path(folder)), name, wheels, None, sys.executable)))
         with tempfile.TemporaryDirectory() as folder:
             theirs.append(_timed(lambda: _venv_and_pip(Path(folder) / "env", wheels)))
     figures.note(seconds={"model_env": [round(it, 2) for it in ours], "pip": [round(it, 2) for it in theirs]})

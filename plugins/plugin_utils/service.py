@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 Slot = Literal["blue", "green"]
 Strategy = Literal["basic", "rolling", "blue_green"]
@@ -252,4 +252,4 @@ def find_strategy(service: Service, asked: str | None) -> Strategy:
         return service.strategy
     if asked not in STRATEGIES:
         raise ServiceError(f"strategy: expected one of {', '.join(STRATEGIES)}, found {asked!r}")
-    return cast(Strategy, asked)
+    return asked
