@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, modelfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A model host in a temporary folder, with systemd replaced at the process boundary, and modules run through ``main``."""
+"""A model host in a temporary folder, with a fake systemctl, and modules run through their ``main``."""
 
 from __future__ import annotations
 

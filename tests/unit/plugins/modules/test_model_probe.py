@@ -26,7 +26,7 @@ def predict(body: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def golden(tmp_path: Path) -> dict[str, Any]:
+def golden() -> dict[str, Any]:
     return {
         "tolerance": {"relative": 1e-6, "absolute": 1e-9},
         "instances": [[0.5, 1.0], [2.0, 0.25]],

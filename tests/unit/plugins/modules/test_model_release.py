@@ -60,9 +60,7 @@ def test_nothing_in_a_release_is_writable_for_others(place: Callable[..., Any], 
     assert modes == {0}
 
 
-def test_a_release_that_is_there_is_left_alone(
-    place: Callable[..., Any], run_module: Callable[..., Any], layout: Layout
-) -> None:
+def test_a_release_that_is_there_is_left_alone(place: Callable[..., Any], run_module: Callable[..., Any]) -> None:
     release = place("3")["release"]
     again = {"service": "tumour", "release": release, "env": "0123456789abcdef"}
     result = run_module(model_release, again)
@@ -193,7 +191,7 @@ def test_a_release_in_a_slot_is_not_removed(
     assert "expected a release that no slot points to" in result["msg"]
 
 
-def test_two_runs_at_once_take_turns(layout: Layout, tmp_path: Path) -> None:
+def test_two_runs_at_once_take_turns(tmp_path: Path) -> None:
     with (
         _files.only_one(tmp_path, "placing a release of tumour"),
         pytest.raises(_files.DiskError, match="another run has been placing a release of tumour for more than 0 s"),

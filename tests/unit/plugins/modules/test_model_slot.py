@@ -19,6 +19,8 @@ ENV = "0123456789abcdef"
 OTHER_ENV = "fedcba9876543210"
 BLUE = "model-server@tumour-blue.service"
 
+pytestmark = pytest.mark.usefixtures("systemd")
+
 
 @pytest.fixture
 def release(
@@ -35,7 +37,7 @@ def release(
 
 
 @pytest.fixture
-def slot(run_module: Callable[..., Any], release: str, systemd: Any, model_server: Any) -> Callable[..., Any]:
+def slot(run_module: Callable[..., Any], release: str, model_server: Any) -> Callable[..., Any]:
     """Run model_slot for the blue slot."""
 
     def run(check_mode: bool = False, settings: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
@@ -188,7 +190,7 @@ def test_stopping_is_done_once(slot: Callable[..., Any], systemd: Any) -> None:
 
 
 def test_info_reads_all_services_with_one_call_of_systemctl(
-    slot: Callable[..., Any], run_module: Callable[..., Any], release: str, systemd: Any, model_server: Any
+    slot: Callable[..., Any], run_module: Callable[..., Any], release: str, systemd: Any
 ) -> None:
     slot()
     slot(slot="green", settings={"WORKERS": 1})

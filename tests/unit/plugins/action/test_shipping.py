@@ -1,0 +1,144 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the action plugins of model_env and model_release do on the controller; the host is a table of answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.modelfleet.onprem.plugins.action import model_env, model_release
+from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import verify
+
+
+class Host:
+    """Answers runs of the module in turn, and keeps what was shipped to it."""
+
+    def __init__(self, *answers: Mapping[str, Any]) -> None:
+        self.answers = list(answers)
+        self.runs: list[dict[str, Any]] = []
+        self.shipped: list[bytes] = []
+
+    def run(self, module_args: dict[str, Any], **_other: Any) -> Mapping[str, Any]:
+        self.runs.append(dict(module_args))
+        return self.answers.pop(0)
+
+    def ship(self, _action: ActionBase, local: Path) -> str:
+        self.shipped.append(local.read_bytes())
+        return f"/shipped/{local.name}"
+
+
+@pytest.fixture
+def act(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Run an action plugin with arguments against a host."""
+
+    def run(plugin: Any, host: Host, **arguments: Any) -> Any:
+        monkeypatch.setattr(ActionBase, "run", lambda *_arguments: {})
+        monkeypatch.setattr(plugin, "ship", host.ship)
+        action = object.__new__(plugin.ActionModule)
+        action._task = SimpleNamespace(args=arguments)
+        action._loader = SimpleNamespace(path_dwim=lambda path: path)
+        action._execute_module = host.run
+        return action.run(task_vars={})
+
+    return run
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    files = {"contract.json": b"{}", "golden.json": b"{}", "model.pkl": b"a model", "requirements.lock": b""}
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    manifest = {"schema": 1, "name": "tumour", "version": "3", "python": "3.11"}
+    manifest["model"] = {"format": "pickle", "path": "model.pkl"}
+    manifest["files"] = {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)} for name, content in files.items()
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> Path:
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    (folder / "env.lock").write_text("flask==3.1.3\n")
+    for name in ("modelfleet_model_server-0.1.0-py3-none-any.whl", "uv-0.13.9-py3-none-any.whl"):
+        with zipfile.ZipFile(folder / name, "w") as archive:
+            archive.writestr("content", b"x" * 1000)
+    return folder
+
+
+def test_a_bundle_travels_only_to_a_host_that_lacks_it(act: Callable[..., Any], bundle: Path) -> None:
+    host = Host({"changed": False, "placed": True})
+    assert act(model_release, host, service="tumour", src=str(bundle), env="e") == {"changed": False, "placed": True}
+    assert host.shipped == []
+    assert host.runs == [{"service": "tumour", "env": "e", "release": verify(bundle).release, "size": 11}]
+
+
+def test_a_bundle_that_is_missing_is_shipped_as_a_tar(act: Callable[..., Any], bundle: Path, tmp_path: Path) -> None:
+    host = Host({"changed": False, "placed": False}, {"changed": True, "placed": True})
+    assert act(model_release, host, service="tumour", src=str(bundle), env="e")["changed"]
+    assert host.runs[1]["src"] == "/shipped/bundle.tar"
+    (tmp_path / "shipped.tar").write_bytes(host.shipped[0])
+    assert verify(tmp_path / "shipped.tar") == verify(bundle)
+
+
+@pytest.mark.parametrize("answer", [{"changed": True, "placed": False}, {"failed": True, "msg": "no space"}])
+def test_nothing_is_shipped_in_check_mode_or_after_a_failure(
+    act: Callable[..., Any], bundle: Path, wheels: Path, answer: dict[str, Any]
+) -> None:
+    assert act(model_release, Host(answer), service="tumour", src=str(bundle), env="e") == answer
+    assert act(model_env, Host({**answer, "built": False}), name="e", wheels=str(wheels))["built"] is False
+
+
+def test_a_damaged_bundle_never_leaves_the_controller(act: Callable[..., Any], bundle: Path) -> None:
+    (bundle / "model.pkl").write_bytes(b"A MODEL")
+    host = Host()
+    with pytest.raises(AnsibleActionFail, match=r"model\.pkl: expected sha256"):
+        act(model_release, host, service="tumour", src=str(bundle), env="e")
+    assert host.runs == []
+
+
+def test_another_bundle_than_the_one_asked_for_is_refused(act: Callable[..., Any], bundle: Path) -> None:
+    with pytest.raises(AnsibleActionFail, match="expected the bundle 4-0a1b2c3d4e5f, found 3-"):
+        act(model_release, Host(), service="tumour", src=str(bundle), env="e", release="4-0a1b2c3d4e5f")
+
+
+@pytest.mark.parametrize("plugin", [model_env, model_release])
+def test_removing_needs_nothing_from_the_controller(act: Callable[..., Any], plugin: Any) -> None:
+    host = Host({"changed": True, "built": False, "placed": False})
+    assert act(plugin, host, state="absent")["changed"]
+    assert len(host.runs) == 1
+
+
+def test_wheels_travel_only_to_a_host_that_lacks_the_environment(act: Callable[..., Any], wheels: Path) -> None:
+    host = Host({"changed": False, "built": True})
+    act(model_env, host, name="e", wheels=str(wheels))
+    assert (len(host.runs), host.shipped) == (1, [])
+    host = Host({"changed": False, "built": False}, {"changed": True, "built": True})
+    assert act(model_env, host, name="e", wheels=str(wheels))["built"]
+    assert host.runs[1]["checksum"] == hashlib.sha256(host.shipped[0]).hexdigest()
+    assert host.runs[0]["size"] > 3000
+
+
+def test_wheels_are_needed_when_the_host_lacks_the_environment(act: Callable[..., Any]) -> None:
+    with pytest.raises(AnsibleActionFail, match="wheels: expected a folder, for the host lacks e, found none"):
+        act(model_env, Host({"changed": False, "built": False, "name": "e"}), name="e")
+
+
+def test_a_folder_without_a_lock_is_refused(act: Callable[..., Any], wheels: Path) -> None:
+    (wheels / "env.lock").unlink()
+    with pytest.raises(AnsibleActionFail, match=r"expected a folder of wheels with env\.lock in it, found none"):
+        act(model_env, Host(), name="e", wheels=str(wheels))
