@@ -94,11 +94,11 @@ def check_space(path: Path, needed: int, what: str) -> None:
     """DiskError unless ``needed`` bytes are free where ``path`` is or will be."""
     free = free_bytes(path)
     if free < needed:
-        raise DiskError(f"{path}: expected {_megabytes(needed)} free for {what}, found {_megabytes(free)}")
+        raise DiskError(f"{path}: expected {_size(needed)} free for {what}, found {_size(free)}")
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 10_000_000 else f"{count // 1000} kB"
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def clear_errors(path: Path, what: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskError(f"{path}: no space left for {what}: {_megabytes(free_bytes(path))} free") from error
+            raise DiskError(f"{path}: no space left for {what}: {_size(free_bytes(path))} free") from error
         raise
 
 

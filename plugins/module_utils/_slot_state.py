@@ -32,7 +32,7 @@ def read_slots(layout: Layout, slots: Sequence[tuple[str, str]]) -> dict[tuple[s
     known = [place for place in slots if release_in(layout, *place)]
     units = _systemd.show([unit(*place) for place in known])
     with ThreadPoolExecutor(max_workers=max(1, min(16, len(known)))) as pool:
-        states = pool.map(lambda place: _read_known_slot(layout, *place, units[unit(*place)]), known)
+        states = pool.map(lambda place: _read_known_slot(layout, place[0], place[1], units[unit(*place)]), known)
         found = dict(zip(known, states))
     return {place: found.get(place) for place in slots}
 
