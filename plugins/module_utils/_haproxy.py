@@ -104,13 +104,28 @@ class Leaving:
         return _ask_master(self._master, f"@!{self.pid} {command}")
 
 
-def find_leaving(master: str) -> list[Leaving]:
-    """The processes that a reload has replaced and that have not ended; none if there is no master to ask."""
-    try:
-        _current, _heading, old = _ask_master(master, "show proc").partition("# old workers")
-    except HaproxyError:
+def find_leaving(process: Talks, master: str) -> list[Leaving]:
+    """The processes other than ``process`` that have not ended; none if there is no master to ask.
+
+    While the master starts a new process it does not answer, or still lists the one that it replaces as the current one.
+    """
+    if not Path(master).is_socket():
         return []
-    return [Leaving(master, line.split()[0]) for line in old.splitlines() if line.split()[1:2] == ["worker"]]
+    replies: list[str] = []
+
+    def listed() -> bool:
+        try:
+            replies[:] = [_ask_master(master, "show proc")]
+        except HaproxyError as error:
+            replies[:] = [str(error)]
+        return "# workers" in replies[0]
+
+    if not wait_until(listed, 5):
+        raise HaproxyError(f"{master}: expected the processes of HAProxy, found: {replies[0] or 'nothing'}")
+    current = re.search(r"^Pid: *(\d+)", process.ask("show info"), re.MULTILINE)
+    rows = [line.split() for line in replies[0].splitlines()]
+    pids = [row[0] for row in rows if row[1:2] == ["worker"]]
+    return [Leaving(master, pid) for pid in pids if not current or pid != current[1]]
 
 
 def _ask_master(path: str, command: str) -> str:
@@ -334,6 +349,7 @@ class Balancer:
         move, whose target was found healthy; the other way round it would go back to a slot that may be stopped.
         If HAProxy refuses, the file is put back, so that what failed does not happen at the next reload.
         """
+        leaving = find_leaving(self.process, self._master)
         write_changed(self.records, format_records(before.records), format_records(after.records))
         write_changed(self.map, format_map(before.file), format_map(after.file))
         if before.live == after.live:
@@ -343,7 +359,7 @@ class Balancer:
         except HaproxyError:
             write_changed(self.map, format_map(after.file), format_map(before.file))
             raise
-        for process in find_leaving(self._master):
+        for process in leaving:
             # What is at stake is only what it still takes, and the pools it knows are still there.
             _tolerantly(process, partial(replace_live_map, name=str(self.map), entries=after.live))
 
@@ -370,7 +386,7 @@ class Balancer:
 
     def processes(self) -> list[Talks]:
         """The one that takes connections, and those a reload has replaced."""
-        return [self.process, *find_leaving(self._master)]
+        return [self.process, *find_leaving(self.process, self._master)]
 
 
 def read_live_map(process: Talks, name: str) -> Entries:

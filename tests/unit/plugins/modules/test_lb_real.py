@@ -1,0 +1,350 @@
+"""The modules of the balancer against a real HAProxy with the role's configuration."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ansible_collections.modelfleet.onprem.plugins.module_utils import _haproxy
+from ansible_collections.modelfleet.onprem.plugins.modules import (
+    lb_info,
+    lb_rollback,
+    lb_route,
+    lb_server,
+    lb_services,
+)
+
+from tests.unit.plugins.balancer import ROLE, Machine, ModelServer, pools_of, release, run_module
+
+Capture = pytest.CaptureFixture[str]
+
+
+class Fleet:
+    """Two services with a blue slot on release 1 and a green one on release 2, two servers each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.models = {
+            service: {slot: [ModelServer(service, version) for _each in range(2)] for slot, version in slots}
+            for service, slots in (("tumour", (("blue", 1), ("green", 2))), ("prices", (("blue", 1), ("green", 2))))
+        }
+        self.machine = Machine(folder, pools_of(self.models))
+        self.params = self.machine.params
+
+    def start(self) -> None:
+        self.machine.start()
+        deadline = time.monotonic() + 10
+        while not all(server.in_rotation for server in self.servers()):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def servers(self) -> list[_haproxy.PoolServer]:
+        with _haproxy.Process(self.params["socket"]) as process:
+            return _haproxy.read_servers(process)
+
+    def admin(self) -> dict[str, str]:
+        return {server.label: server.admin for server in self.servers()}
+
+    def wanted(self, slot: str, version: int, *services: str) -> dict[str, object]:
+        return {"services": {name: {"slot": slot, "release": release(version)} for name in services or ("tumour",)}}
+
+    def stop(self) -> None:
+        self.machine.stop()
+        for slots in self.models.values():
+            for servers in slots.values():
+                for server in servers:
+                    server.stop()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    found = Fleet(tmp_path)
+    try:
+        found.start()
+        yield found
+    finally:
+        found.stop()
+
+
+def keep_state() -> object:
+    specification = importlib.util.spec_from_file_location("keep_state", ROLE / "files/keep_state.py")
+    assert specification
+    assert specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_a_request_finds_its_service_by_its_path(fleet: Fleet) -> None:
+    assert fleet.machine.get("/tumour/predict")[1]["path"] == "/predict"
+    assert fleet.machine.get("/tumour")[1]["path"] == "/"
+    assert fleet.machine.get("/v2/models/prices/ready")[1]["path"] == "/v2/models/prices/ready"
+    status, problem = fleet.machine.get('/no"such/predict')
+    assert (status, problem["detail"]) == (404, 'There is no service no"such here.')
+
+
+def test_a_service_without_servers_is_a_503_with_a_body(fleet: Fleet, capsys: Capture) -> None:
+    servers = ["tumour_blue/model1", "tumour_blue/model2"]
+    run_module(lb_server, capsys, **fleet.params, servers=servers, state="maint")
+    assert fleet.machine.get("/tumour/predict") == (
+        503,
+        {
+            "type": "about:blank",
+            "title": "Service Unavailable",
+            "status": 503,
+            "detail": "No server can take this request now.",
+        },
+    )
+
+
+def test_connections_that_are_kept_alive_move_with_their_next_request(fleet: Fleet, capsys: Capture) -> None:
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("blue", 1))
+    connection = fleet.machine.connect()
+    assert fleet.machine.get("/tumour/predict", connection)[1]["version"] == "1"
+    result = run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2))
+    assert result["changed"]
+    assert result["routes"]["tumour"] == {
+        "before": {"slot": "blue", "release": release(1)},
+        "after": {"slot": "green", "release": release(2)},
+    }
+    assert fleet.machine.get("/tumour/predict", connection)[1]["version"] == "2"
+    connection.close()
+    assert not run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2))["changed"]
+
+
+def test_no_request_is_lost_while_the_route_moves_and_haproxy_reloads(fleet: Fleet, capsys: Capture) -> None:
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("blue", 1))
+    stop = threading.Event()
+    answers: list[tuple[int, str]] = []
+    errors: list[str] = []
+
+    def ask() -> None:
+        connection = fleet.machine.connect()
+        while not stop.is_set():
+            try:
+                status, body = fleet.machine.get("/tumour/predict", connection)
+                answers.append((status, body["version"]))
+            except OSError as error:
+                errors.append(repr(error))
+        connection.close()
+
+    clients = [threading.Thread(target=ask) for _each in range(4)]
+    for client in clients:
+        client.start()
+    for slot, version in (("green", 2), ("blue", 1), ("green", 2)):
+        run_module(lb_route, capsys, **fleet.params, **fleet.wanted(slot, version))
+        keep_state().save(fleet.params["socket"], fleet.machine.config, fleet.machine.state_dir / "servers.state")
+        fleet.machine.reload()
+    stop.set()
+    for client in clients:
+        client.join()
+    assert errors == []
+    assert {status for status, _version in answers} == {200}
+    assert {version for _status, version in answers} == {"1", "2"}
+
+
+def test_two_services_move_in_one_step_and_back(fleet: Fleet, capsys: Capture) -> None:
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("blue", 1, "tumour", "prices"))
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2, "tumour", "prices"))
+    found = run_module(lb_info, capsys, **fleet.params)["load_balancer"]["services"]
+    assert {name: service["pool"] for name, service in found.items()} == {
+        "tumour": "tumour_green",
+        "prices": "prices_green",
+    }
+    result = run_module(lb_rollback, capsys, **fleet.params, services=["tumour", "prices"])
+    assert result["rolled_back"] == {
+        name: {"from": release(2), "to": release(1), "slot": "blue"} for name in ("tumour", "prices")
+    }
+    found = run_module(lb_info, capsys, **fleet.params, services=["tumour"])["load_balancer"]["services"]
+    assert (list(found), found["tumour"]["slot"], found["tumour"]["history"]) == (["tumour"], "blue", [])
+    again = run_module(lb_rollback, capsys, **fleet.params, services=["tumour"])
+    assert again["msg"] == (
+        f"tumour: expected an earlier release to go back to, found none; active is {release(1)}, earlier ones are none"
+    )
+
+
+def test_check_mode_says_the_same_and_changes_nothing(fleet: Fleet, capsys: Capture) -> None:
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("blue", 1))
+    before = fleet.machine.ask(f"show map {fleet.machine.state_dir}/active.map")
+    files = {path.name: path.read_text() for path in fleet.machine.state_dir.iterdir()}
+    checked = run_module(lb_route, capsys, check=True, **fleet.params, **fleet.wanted("green", 2))
+    run_module(lb_rollback, capsys, check=True, **fleet.params, services=["tumour"])
+    drained = run_module(lb_server, capsys, check=True, **fleet.params, servers=["tumour_blue/model1"], state="drain")
+    assert fleet.machine.ask(f"show map {fleet.machine.state_dir}/active.map") == before
+    assert {path.name: path.read_text() for path in fleet.machine.state_dir.iterdir()} == files
+    assert fleet.admin()["tumour_blue/model1"] == "ready"
+    assert drained["changed"]
+    done = run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2))
+    assert (checked["changed"], checked["routes"], checked["diff"]) == (True, done["routes"], done["diff"])
+
+
+def test_a_release_that_answers_as_another_gets_no_traffic(fleet: Fleet, capsys: Capture) -> None:
+    fleet.models["tumour"]["green"][1].version = 7
+    result = run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2))
+    assert result["msg"] == f"tumour_green/model2: expected tumour {release(2)}, found tumour {release(7)}"
+    assert fleet.machine.get("/tumour/predict")[1]["version"] == "1"
+
+
+def test_servers_that_are_not_up_in_time_are_named(fleet: Fleet, capsys: Capture) -> None:
+    run_module(lb_server, capsys, **fleet.params, servers=["tumour_green/model2"], state="maint")
+    result = run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2), wait_timeout=0.1)
+    assert result["msg"].startswith(
+        "tumour_green: expected 2 of 2 servers UP within 0.1 s, found 1: model2 is in maint"
+    )
+    assert run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2), min_up="50%")["changed"]
+
+
+def test_a_pool_that_is_not_there_is_named(fleet: Fleet, capsys: Capture) -> None:
+    result = run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2, "weather"))
+    assert result["msg"] == (
+        "weather_green: expected a pool of that name in HAProxy, found only: "
+        "prices_blue, prices_green, tumour_blue, tumour_green"
+    )
+
+
+def test_an_entry_that_is_there_twice_is_put_right(fleet: Fleet, capsys: Capture) -> None:
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("blue", 1))
+    fleet.machine.ask(f"add map {fleet.machine.state_dir}/active.map tumour tumour_green")
+    assert run_module(lb_route, capsys, **fleet.params, **fleet.wanted("blue", 1))["changed"]
+    assert fleet.machine.ask(f"show map {fleet.machine.state_dir}/active.map").count("tumour_") == 1
+
+
+@pytest.mark.parametrize("place", ["running map", "map file"])
+def test_a_move_that_died_half_way_is_completed(fleet: Fleet, capsys: Capture, place: str) -> None:
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("blue", 1))
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2))
+    path = fleet.machine.state_dir / "active.map"
+    if place == "running map":
+        fleet.machine.ask(f"set map {path} tumour tumour_blue")
+    else:
+        path.write_text("tumour tumour_blue\nprices prices_blue\n")
+    fleet.machine.ask(f"prepare map {path}")
+    assert run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2))["changed"]
+    assert fleet.machine.get("/tumour/predict")[1]["version"] == "2"
+    assert path.read_text() == "tumour tumour_green\nprices prices_blue\n"
+    history = run_module(lb_info, capsys, **fleet.params)["load_balancer"]["services"]["tumour"]["history"]
+    assert history == [release(1)]
+
+
+def test_a_cold_release_is_reported_or_refused(fleet: Fleet, capsys: Capture) -> None:
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("blue", 1))
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2))
+    fleet.models["tumour"]["blue"][0].version = 9
+    reason = f"tumour_blue/model1: expected tumour {release(1)}, found tumour {release(9)}"
+    result = run_module(lb_rollback, capsys, **fleet.params, services=["tumour"])
+    assert (result["changed"], result["cold"]) == (False, {"tumour": {"release": release(1), "reason": reason}})
+    refused = run_module(lb_rollback, capsys, **fleet.params, services=["tumour"], cold_ok=False)
+    assert refused["msg"] == f"tumour is not warm: {reason}"
+    unknown = run_module(lb_rollback, capsys, **fleet.params, services=["tumour"], to="5")
+    assert unknown["cold"]["tumour"]["release"] is None
+
+
+def test_a_drain_waits_for_the_request_in_flight(fleet: Fleet, capsys: Capture) -> None:
+    models = fleet.models["tumour"]["blue"]
+    answers: list[int] = []
+    client = threading.Thread(target=lambda: answers.append(fleet.machine.get("/tumour/slow")[0]))
+    client.start()
+    while not any(model.slow.is_set() for model in models):
+        time.sleep(0.01)
+    busy = next(number for number, model in enumerate(models) if model.slow.is_set())
+    label = f"tumour_blue/model{busy + 1}"
+    failed = run_module(lb_server, capsys, **fleet.params, servers=[label], state="maint", timeout=0.2)
+    assert failed["msg"] == (
+        f"expected no request in flight within 0.2 s, found 1 of {label}; all servers are as they were before"
+    )
+    assert fleet.admin()[label] == "ready"
+    threading.Timer(0.3, models[busy].go.set).start()
+    result = run_module(lb_server, capsys, **fleet.params, servers=[label], state="maint")
+    client.join()
+    assert (answers, result["servers"]) == ([200], {label: {"before": "ready", "after": "maint"}})
+    assert not run_module(lb_server, capsys, **fleet.params, servers=[label], state="maint")["changed"]
+
+
+def test_a_drain_waits_for_requests_of_the_process_that_a_reload_replaced(fleet: Fleet, capsys: Capture) -> None:
+    models = fleet.models["tumour"]["blue"]
+    client = threading.Thread(target=fleet.machine.get, args=("/tumour/slow",))
+    client.start()
+    while not any(model.slow.is_set() for model in models):
+        time.sleep(0.01)
+    fleet.machine.reload()
+    labels = ["tumour_blue/model1", "tumour_blue/model2"]
+    failed = run_module(lb_server, capsys, **fleet.params, servers=labels, state="drain", timeout=0.2)
+    assert "expected no request in flight within 0.2 s, found 1 of tumour_blue/model" in failed["msg"]
+    for model in models:
+        model.go.set()
+    client.join()
+    assert run_module(lb_server, capsys, **fleet.params, servers=labels, state="drain")["changed"]
+
+
+def test_a_server_comes_back_only_when_it_says_that_it_is_ready(fleet: Fleet, capsys: Capture) -> None:
+    label = "tumour_blue/model1"
+    run_module(lb_server, capsys, **fleet.params, servers=[label], state="maint")
+    fleet.models["tumour"]["blue"][0].ready = False
+    failed = run_module(lb_server, capsys, **fleet.params, servers=[label], state="ready", timeout=0.2)
+    assert failed["msg"] == f"expected to be ready within 0.2 s, found {label}: status 503"
+    assert fleet.admin()[label] == "maint"
+    fleet.models["tumour"]["blue"][0].ready = True
+    assert run_module(lb_server, capsys, **fleet.params, servers=[label], state="ready")["changed"]
+
+
+def test_a_reload_keeps_routes_drains_and_weights_but_takes_new_ports(fleet: Fleet, capsys: Capture) -> None:
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2))
+    run_module(lb_server, capsys, **fleet.params, servers=["tumour_blue/model1"], state="drain")
+    run_module(lb_server, capsys, **fleet.params, servers=["tumour_blue/model2"], state="maint")
+    fleet.machine.ask("set server prices_blue/model1 weight 50%")
+    moved = ModelServer("prices", 3)
+    fleet.models["prices"]["green"].append(moved)
+    pools = pools_of(fleet.models)
+    pools[3]["servers"] = [{"name": "model1", "address": "127.0.0.1", "port": moved.port}]
+    fleet.machine.configure(pools)
+    keep_state().save(fleet.params["socket"], fleet.machine.config, fleet.machine.state_dir / "servers.state")
+    fleet.machine.reload()
+    servers = {server.label: server for server in fleet.servers()}
+    assert (servers["tumour_blue/model1"].admin, servers["tumour_blue/model2"].admin) == ("drain", "maint")
+    assert servers["prices_blue/model1"].weight == 50
+    assert servers["prices_green/model1"].port == moved.port
+    assert fleet.machine.get("/tumour/predict")[1]["version"] == "2"
+
+
+def test_services_come_and_go_and_routes_stay(fleet: Fleet, capsys: Capture) -> None:
+    params = {**fleet.params, "config": str(fleet.machine.config)}
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2))
+    assert not run_module(lb_services, capsys, **params, services=["tumour", "prices"])["changed"]
+    checked = run_module(lb_services, capsys, check=True, **params, services=["tumour", "weather"])
+    result = run_module(lb_services, capsys, **params, services=["tumour", "weather"])
+    assert (result["changed"], result["added"], result["removed"]) == (True, ["weather"], ["prices"])
+    assert (checked["changed"], checked["diff"]) == (True, result["diff"])
+    path = fleet.machine.state_dir / "active.map"
+    assert path.read_text() == "tumour tumour_green\nweather weather_blue\n"
+    again = run_module(lb_services, capsys, **params, services=["tumour", "weather"])
+    assert again["reload_needed"] == f"its routes differ from {path}"
+    fleet.machine.reload()
+    assert not run_module(lb_services, capsys, **params, services=["tumour", "weather"])["changed"]
+
+
+def test_what_a_stopped_haproxy_left_gets_the_ports_of_the_configuration(tmp_path: Path) -> None:
+    heading = "1\n# be_id be_name srv_id srv_name srv_port\n"
+    (tmp_path / "state").write_text(heading + "3 tumour_blue 1 model1 8101\n3 tumour_blue 2 gone 8101\n")
+    (tmp_path / "haproxy.cfg").write_text("backend tumour_blue\n    server model1 10.0.0.11:9101\n")
+    keep_state().save(str(tmp_path / "none.sock"), tmp_path / "haproxy.cfg", tmp_path / "state")
+    assert (tmp_path / "state").read_text() == heading + "3 tumour_blue 1 model1 9101\n"
+
+
+def test_a_haproxy_that_does_not_run_is_said_so(tmp_path: Path, capsys: Capture) -> None:
+    socket = str(tmp_path / "admin.sock")
+    result = run_module(lb_info, capsys, socket=socket, state_dir=str(tmp_path))
+    assert result["msg"] == (
+        f"{socket}: expected the socket of a running HAProxy, found: No such file or directory; "
+        "see systemctl status haproxy"
+    )
+
+
+def test_records_that_cannot_be_read_are_named(fleet: Fleet, capsys: Capture) -> None:
+    path = fleet.machine.state_dir / "releases.json"
+    path.write_text(json.dumps({"tumour": []}))
+    result = run_module(lb_info, capsys, **fleet.params)
+    assert result["msg"].startswith(f"{path}: expected slots and history for each service, found:")
