@@ -35,14 +35,11 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         _checked, arguments = self.validate_argument_spec(ARGUMENTS)
         cache = cache_folder()
-        folder = cache / "wheels" / arguments["env"]
-        there = (folder / "env.lock").is_file()
-        if not there and not self._task.check_mode:
-            target = Target(arguments["tag"], arguments["machine"], arguments["glibc"])
-            try:
-                server = find_server(Path(arguments["server"]), cache)
-                folder = gather(arguments["env"], arguments["lock"], server, target, cache)
-            except ValueError as error:
-                return {**result, "failed": True, "msg": str(error)}
-        # The cache is the controller's own: filling it changes no machine of the fleet.
-        return {**result, "changed": False, "folder": str(folder), "gathered": not there}
+        target = Target(arguments["tag"], arguments["machine"], arguments["glibc"])
+        try:
+            server = find_server(Path(arguments["server"]), cache)
+            folder = gather(arguments["env"], arguments["lock"], server, target, cache)
+        except ValueError as error:
+            return {**result, "failed": True, "msg": str(error)}
+        # The cache is the controller's own. It is filled in check mode too, for a wheel that is nowhere is a truth to tell.
+        return {**result, "changed": False, "folder": str(folder)}

@@ -199,15 +199,24 @@ def read_servers(process: Talks) -> list[PoolServer]:
 
 def read_stat(process: Talks) -> list[dict[str, str]]:
     """A row for each server, by the names that the heading gives."""
-    return list(csv.DictReader(process.ask("show stat -1 4 -1").lstrip("# ").splitlines()))
+    reply = process.ask("show stat -1 4 -1")
+    if not reply.startswith("# pxname,"):
+        raise HaproxyError(f"show stat: expected a table, found {reply[:60]!r}")
+    return list(csv.DictReader(reply[2:].splitlines()))
 
 
 def in_flight(processes: Iterable[Talks], servers: Iterable[PoolServer]) -> dict[str, int]:
-    """The requests that each server works on or that wait for it, by its label; a server that has none is left out."""
+    """The requests that each server works on or that wait for it, by its label; a server that has none is left out.
+
+    A process that is leaving and does not answer may have some, unless it is gone when its master is asked again.
+    """
     labels = {server.label for server in servers}
     found: dict[str, int] = {}
     for process in processes:
-        for row in _tolerantly(process, read_stat) or []:
+        rows = _tolerantly(process, read_stat)
+        if rows is None:
+            found["a process that a reload has replaced and that does not answer"] = 1
+        for row in rows or []:
             label = f"{row['pxname']}/{row['svname']}"
             count = int(row["scur"] or 0) + int(row["qcur"] or 0)
             if label in labels and count:

@@ -13,7 +13,8 @@ author:
   - modelfleet contributors (@modelfleet)
 description:
   - Fetches the wheels that a lock names, for the Python of a model host, which reaches no package index itself.
-  - They are kept in the controller's cache folder and fetched once. No machine of the fleet is changed.
+  - They are kept in the controller's cache folder and fetched once, in check mode too. No machine of the fleet is
+    changed.
 extends_documentation_fragment:
   - modelfleet.onprem.attributes
   - modelfleet.onprem.attributes.action
@@ -70,9 +71,4 @@ folder:
   returned: success
   type: str
   sample: /home/ops/.cache/modelfleet/wheels/9f86d081884c7d65
-gathered:
-  description: Whether they were not there yet.
-  returned: success
-  type: bool
-  sample: true
 """

@@ -23,19 +23,22 @@ from pathlib import Path
 
 CONFIG = Path("/etc/haproxy/haproxy.cfg")
 SOCKET = "/run/haproxy/admin.sock"
+MASTER = "/run/haproxy-master.sock"
 STATE = Path("/var/lib/modelfleet/lb/servers.state")
 SECONDS_TO_SAVE = 5
 SECONDS_TO_RELOAD = 20
 
 
-def ask(path: str, command: str) -> str:
-    """HAProxy's reply; nothing if none runs."""
+def ask(path: str, command: str, last: bool = False) -> str:
+    """HAProxy's reply; nothing if none runs. A master ends the connection only if it is told that this is the ``last``."""
     reply = b""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(2)
             connection.connect(path)
             connection.sendall(command.encode() + b"\n")
+            if last:
+                connection.shutdown(socket.SHUT_WR)
             while received := connection.recv(65536):
                 reply += received
     except OSError:
@@ -95,12 +98,14 @@ def process_id(path: str = SOCKET) -> str:
     return found[1] if found else ""
 
 
-def reload(master: int, path: str = SOCKET) -> None:
-    """Have the master process start a new one, and wait until that one answers."""
+def reload(master: int, path: str = SOCKET, master_path: str = MASTER) -> None:
+    """Have the master process start a new one, and wait until both answer."""
     before = process_id(path)
     os.kill(master, signal.SIGUSR2)
     deadline = time.monotonic() + SECONDS_TO_RELOAD
-    while process_id(path) in ("", before):
+    while process_id(path) in ("", before) or (
+        os.path.exists(master_path) and "# workers" not in ask(master_path, "show proc", last=True)
+    ):
         if time.monotonic() > deadline:
             sys.exit(f"haproxy: expected a new process within {SECONDS_TO_RELOAD} s, found process {before or 'none'}")
         time.sleep(0.05)

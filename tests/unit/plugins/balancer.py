@@ -21,7 +21,7 @@ import jinja2
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.modelfleet.onprem.plugins.module_utils._haproxy import Process
+from ansible_collections.modelfleet.onprem.plugins.module_utils._haproxy import Process, find_leaving
 
 ROLE = Path(__file__).parents[3] / "roles/load_balancer"
 
@@ -52,10 +52,9 @@ class ModelServer:
                 digest = f"{model.version:012x}".ljust(64, "0")
                 document = {"ready": ready, "model": model.service, "version": str(model.version), "digest": digest}
                 body = json.dumps({**document, "path": self.path}).encode()
-                self.send_response(200 if ready else 503)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                # In one piece: HAProxy's health check closes the connection once it has read the status.
+                head = f"HTTP/1.1 {200 if ready else 503} Said\r\nContent-Length: {len(body)}\r\n\r\n"
+                self.wfile.write(head.encode() + body)
 
             def log_message(self, *_words: object) -> None:
                 """Nothing, so that the tests' output stays readable."""
@@ -136,6 +135,9 @@ class Machine:
         with open(self.folder / "haproxy.log", "ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         self.wait_for_process("")
+        # The master is not ready for signals before it answers.
+        with Process(self.params["socket"]) as process:
+            find_leaving(process, self.params["master_socket"])
 
     def reload(self) -> None:
         assert self._process
