@@ -107,7 +107,7 @@ class Leaving:
 def find_leaving(process: Talks, master: str) -> list[Leaving]:
     """The processes other than ``process`` that have not ended; none if there is no master to ask.
 
-    While the master starts a new process it does not answer, or still lists the one that it replaces as the current one.
+    While the master starts a new process it does not answer, or still lists the replaced one as the current one.
     """
     if not Path(master).is_socket():
         return []

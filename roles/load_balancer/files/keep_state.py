@@ -30,7 +30,7 @@ SECONDS_TO_RELOAD = 20
 
 
 def ask(path: str, command: str, last: bool = False) -> str:
-    """HAProxy's reply; nothing if none runs. A master ends the connection only if it is told that this is the ``last``."""
+    """HAProxy's reply; nothing if none runs. A master has to be told that a command is the ``last`` one."""
     reply = b""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
