@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import time
 from dataclasses import dataclass
 from types import TracebackType
@@ -74,7 +75,7 @@ class Server:
             self._connection.request(method, path, body, headers)
             response = self._connection.getresponse()
             content = response.read()
-        except TimeoutError as error:
+        except (TimeoutError, socket.timeout) as error:
             self._connection.close()
             raise HttpError(
                 f"{self.address}: expected an answer to {method} {path} within {self._timeout:g} s, found none"
