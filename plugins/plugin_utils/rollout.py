@@ -166,7 +166,8 @@ def _plan(
         stage=stage,
         wheels=_wheels([host for host in stage if envs[host] not in hosts[host]["envs"]], envs, hosts),
         in_place=start if in_place else [],
-        batches=["100%"] if strategy == "basic" else list(service.batches),
+        # Nothing serves yet in a first deploy, so nothing is gained by going slowly.
+        batches=["100%"] if strategy == "basic" or serving is None else list(service.batches),
         idle=[] if in_place else start,
         record=record,
         stop=[] if keep_warm else list(service.slot_hosts[active]),

@@ -63,7 +63,7 @@ def deploy(strategy: Any, release: Release, host: Any, balancer: Any, service: S
 def test_a_first_deploy_starts_the_slot_that_the_route_points_to(strategy: Any) -> None:
     plan = deploy(strategy, ONE, host_state(), balancer_state())
     assert (plan.slot, plan.stage, plan.in_place, plan.idle) == ("blue", ["m1", "m2"], ["m1", "m2"], [])
-    assert plan.record == ["lb1"]
+    assert (plan.record, plan.batches) == (["lb1"], ["100%"])
     assert plan.wheels == [{"env": "e1", "tag": "cp311", "machine": "x86_64", "glibc": "2.36"}]
 
 
