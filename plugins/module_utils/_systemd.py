@@ -18,7 +18,6 @@ _PROPERTIES = (
     "ExecMainStatus",
     "NRestarts",
     "InvocationID",
-    "UnitFileState",
 )
 _PROGRAM_SECONDS = 30
 
@@ -37,7 +36,6 @@ class UnitState:
     exit_status: int
     restarts: int
     invocation: str
-    enabled: bool
 
 
 def parse_show(text: str) -> dict[str, UnitState]:
@@ -53,7 +51,6 @@ def parse_show(text: str) -> dict[str, UnitState]:
                 exit_status=int(found["ExecMainStatus"] or 0),
                 restarts=int(found["NRestarts"] or 0),
                 invocation=found["InvocationID"],
-                enabled=found["UnitFileState"] == "enabled",
             )
     return states
 
@@ -95,6 +92,12 @@ def stop(unit: str, seconds: float) -> None:
         raise SystemdError(f"{unit}: expected it to stop within {seconds:g} s, found it still stopping")
     if done.returncode:
         raise SystemdError(f"{unit}: expected it to stop, found: {_said(done)}")
+
+
+def is_enabled(unit: str) -> bool:
+    """Whether ``unit`` is started when the machine boots, by the files there are now: ``show`` may say what was."""
+    done = _run(["systemctl", "is-enabled", "--quiet", "--", unit], _PROGRAM_SECONDS)
+    return done is not None and done.returncode == 0
 
 
 def enable(unit: str) -> None:

@@ -343,7 +343,7 @@ def ensure_stopped(params: Mapping[str, Any], layout: Layout, check_mode: bool) 
     name = unit(service, slot)
     before = read_slot(layout, service, slot)
     state = _systemd.show_one(name)
-    changed = state.enabled or state.active not in ("inactive", "failed")
+    changed = _systemd.is_enabled(name) or state.active not in ("inactive", "failed")
     after = {**before, "unit": "inactive", "started": None, "ready": False, "digest": None} if before else None
     if changed and not check_mode:
         stop_unit(layout, service, slot, before["settings"] if before else {})

@@ -22,7 +22,6 @@ NRestarts=0
 Id=model-server@tumour-blue.service
 ActiveState=active
 SubState=running
-UnitFileState=enabled
 InvocationID=5f3b9a4bb6ab4c2ea6a3a3e7a9a7b0e1
 
 ExecMainStatus=0
@@ -31,7 +30,6 @@ NRestarts=0
 Id=model-server@tumour-green.service
 ActiveState=inactive
 SubState=dead
-UnitFileState=
 InvocationID=
 """
 
@@ -39,8 +37,8 @@ InvocationID=
 def test_all_units_of_one_call_are_read() -> None:
     states = parse_show(SHOWN)
     blue = states["model-server@tumour-blue.service"]
-    assert (blue.active, blue.sub, blue.enabled) == ("active", "running", True)
-    assert states["model-server@tumour-green.service"] == UnitState("inactive", "dead", "success", 0, 0, "", False)
+    assert (blue.active, blue.sub) == ("active", "running")
+    assert states["model-server@tumour-green.service"] == UnitState("inactive", "dead", "success", 0, 0, "")
 
 
 def test_a_log_has_the_units_words_and_systemds() -> None:
@@ -66,4 +64,4 @@ def test_a_log_has_the_units_words_and_systemds() -> None:
     ],
 )
 def test_an_end_is_described_in_words(result: str, status: int, words: str) -> None:
-    assert describe_end(UnitState("failed", "failed", result, status, 0, "", False)) == words
+    assert describe_end(UnitState("failed", "failed", result, status, 0, "")) == words

@@ -47,6 +47,8 @@ for unit in units:
         change(unit, ActiveState="active", SubState="running", Result="success", InvocationID=os.urandom(4).hex())
     elif verb == "stop":
         change(unit, ActiveState="inactive", SubState="dead")
+    elif verb == "is-enabled":
+        sys.exit(state(unit)["UnitFileState"] != "enabled")
     elif verb in ("enable", "disable"):
         change(unit, UnitFileState=verb + "d")
 """
