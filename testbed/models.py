@@ -59,6 +59,17 @@ def never_ready(files: dict[str, bytes]) -> dict[str, bytes]:
     return {**files, "model.pkl": pickle.dumps(Call(time.sleep, 86_400))}
 
 
+def memory_hog(files: dict[str, bytes]) -> dict[str, bytes]:
+    """A pickle that fills 16 GiB of memory when it is loaded."""
+    return {**files, "model.pkl": pickle.dumps(Call(operator.mul, b"x", 16 << 30))}
+
+
+def task_hog(files: dict[str, bytes]) -> dict[str, bytes]:
+    """A pickle that starts threads without end when it is loaded."""
+    program = "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+    return {**files, "model.pkl": pickle.dumps(Call(exec, program))}
+
+
 def wrong(files: dict[str, bytes]) -> dict[str, bytes]:
     """Golden rows with answers that the model does not give."""
     golden = json.loads(files[GOLDEN])
@@ -73,7 +84,7 @@ def skew(files: dict[str, bytes]) -> dict[str, bytes]:
         return {**files, "model.pkl": pickle.dumps(model)}
 
 
-BAD = {kind.__name__: kind for kind in (crash, never_ready, skew, wrong)}
+BAD = {kind.__name__: kind for kind in (crash, memory_hog, never_ready, skew, task_hog, wrong)}
 
 
 def good_bundle(out: Path, version: str) -> Path:
