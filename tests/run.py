@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,11 +56,17 @@ def unit() -> None:
 
 def sanity() -> None:
     """Ansible's own tests of the collection, as it is built, with no ignore entries."""
-    home = CACHE / "ansible-test"
-    shutil.rmtree(home, ignore_errors=True)
-    checked = home / "ansible_collections" / "modelfleet" / "onprem"
-    with tarfile.open(build()) as archive:
+    # Outside the checkout, for ansible-test asks git which files there are, and git ignores what is made here.
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(build()) as archive:
+        checked = Path(folder) / "ansible_collections" / "modelfleet" / "onprem"
         archive.extractall(checked, filter="data")
+        _provide_pip(Path(folder))
+        # The system's own programs: ansible-test would try a version manager's stand-ins for Pythons that are not there.
+        path = f"{VENV}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        run("ansible-test", "sanity", "--local", "--color", "no", folder=checked, HOME=folder, PATH=path)
+
+
+def _provide_pip(home: Path) -> None:
     # ansible-test fetches pip from the network for each of its environments; Python has one, so it is given that.
     pip = home / ".ansible" / "test" / "cache" / "get_pip_24_2.py"
     pip.parent.mkdir(parents=True)
@@ -68,7 +75,6 @@ def sanity() -> None:
         "subprocess.check_call([sys.executable, '-m', 'ensurepip'])\n"
         "subprocess.check_call([sys.executable, '-m', 'pip', 'install', '--quiet', 'pip==24.2'])\n"
     )
-    run("ansible-test", "sanity", "--local", "--color", "no", folder=checked, HOME=str(home))
 
 
 def importer() -> None:

@@ -41,5 +41,5 @@ class ActionModule(ActionBase):
             folder = gather(arguments["env"], arguments["lock"], server, target, cache)
         except ValueError as error:
             return {**result, "failed": True, "msg": str(error)}
-        # The cache is the controller's own. It is filled in check mode too, for a wheel that is nowhere is a truth to tell.
+        # The cache is the controller's own, and filled in check mode too: a wheel that is nowhere is a truth to tell.
         return {**result, "changed": False, "folder": str(folder)}

@@ -93,7 +93,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     if not isinstance(document, dict):
         raise BundleError(f"{where}: expected an object, found {type(document).__name__}")
     schema = document.get("schema")
-    if type(schema) is not int or schema < 1:
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
         raise BundleError(f"{where}: schema: expected {SCHEMA}, found {json.dumps(schema)}")
     if schema > SCHEMA:
         raise BundleError(f"{where}: schema: expected at most {SCHEMA}, found {schema}: a newer modelfleet made it")
@@ -325,6 +325,6 @@ def _file_entry(listed: dict[str, Any], path: str, where: str) -> FileEntry:
         raise BundleError(f"{where}: expected a path inside the bundle, found {json.dumps(path)[:100]}")
     entry = _object(listed, path, where)
     size = entry.get("size")
-    if type(size) is not int or size < 0:
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise BundleError(f"{where}: {path}: size: expected a number of bytes, found {json.dumps(size)[:60]}")
     return FileEntry(path, _text(entry, "sha256", _SHA256, f"{where}: {path}"), size)

@@ -22,8 +22,8 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _BATCH = re.compile(r"[1-9][0-9]{0,2}%|[1-9][0-9]*")
 _MEMORY = re.compile(r"[1-9][0-9]*[KMGT]?")
-# The balancer reads "/v2/..." as the Open Inference Protocol's own paths, so no service can have that name.
-_RESERVED = ("v2",)
+# The balancer reads "/v2/..." as the Open Inference Protocol's paths, and keeps its state where a service "lb" would.
+_RESERVED = ("lb", "v2")
 
 
 class ServiceError(ValueError):
@@ -159,7 +159,7 @@ def _parse_service(name: str, found: object, groups: Mapping[str, Sequence[str]]
     where = f"modelfleet_services.{name}"
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise ServiceError(
-            f"{where}: expected a name of up to 40 lower-case letters, digits, - and _ that is not v2, found {name!r}"
+            f"{where}: expected a name of up to 40 lower-case letters, digits, - and _, not lb or v2, found {name!r}"
         )
     if not isinstance(found, Mapping):
         raise ServiceError(f"{where}: expected a mapping with at least a port, found {found!r}")

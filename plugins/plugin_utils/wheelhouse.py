@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fcntl import LOCK_EX, flock
@@ -72,9 +72,9 @@ class Target:
         return [*names, f"linux_{self.machine}"]
 
 
-def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
+def cache_folder() -> Path:
     """Where the controller keeps what it gathered: ``$XDG_CACHE_HOME/modelfleet`` or ``~/.cache/modelfleet``."""
-    return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelfleet"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelfleet"
 
 
 def find_server(source: Path, cache: Path) -> Server:

@@ -136,24 +136,30 @@ def _convert(column: Input, values: list[Any]) -> Any:
     return objects
 
 
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _rule(column: Input) -> tuple[Callable[[Any], bool], str]:
     """What a value of the column must be: a check, and the words for it."""
     if column.dtype in FLOATS:
         largest = float(np.finfo(column.dtype).max)
-        return lambda value: type(value) in (int, float) and abs(value) <= largest, "a number"
+        return lambda value: _is_number(value) and abs(value) <= largest, "a number"
     if column.dtype in INTEGERS:
         limits = np.iinfo(column.dtype)
         low, high = int(limits.min), int(limits.max)
         return (
-            lambda value: (
-                (type(value) is int or (type(value) is float and value.is_integer())) and low <= value <= high
-            ),
+            lambda value: _is_number(value) and low <= value <= high and value == int(value),
             f"a whole number from {low} to {high}",
         )
     if column.dtype == "bool":
-        return lambda value: type(value) is bool, "true or false"
+        return _is_bool, "true or false"
     if column.dtype == "string":
-        return lambda value: type(value) is str, "text"
+        return lambda value: isinstance(value, str), "text"
     # With their types, for 1, 1.0 and true are equal.
     categories = {(type(category), category) for category in column.categories or ()}
     listed = ", ".join(shown(category) for category in (column.categories or ())[:5])

@@ -35,7 +35,7 @@ def test_blue_and_green_may_be_two_groups_of_hosts() -> None:
     [
         ({}, "modelfleet_services: expected a mapping of at least one service in the inventory, found none"),
         ({"Tumour": {"port": 8101}}, "modelfleet_services.Tumour: expected a name of up to 40 lower-case letters"),
-        ({"v2": {"port": 8101}}, "that is not v2"),
+        ({"v2": {"port": 8101}}, "not lb or v2, found 'v2'"),
         ({"tumour": None}, "modelfleet_services.tumour: expected a mapping with at least a port, found None"),
         ({"tumour": {}}, "modelfleet_services.tumour.port: expected a whole number from 1024 to 65534, found None"),
         ({"tumour": {"port": True}}, "found True"),

@@ -34,8 +34,9 @@ def test_the_python_version_is_read_from_its_tag() -> None:
     assert Target("cp313", "x86_64", "2.41").python == "3.13"
 
 
-def test_the_cache_follows_the_users_setting() -> None:
-    assert cache_folder({"XDG_CACHE_HOME": "/c"}) == Path("/c/modelfleet")
+def test_the_cache_follows_the_users_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/c")
+    assert cache_folder() == Path("/c/modelfleet")
 
 
 @pytest.fixture(scope="module")
