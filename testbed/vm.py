@@ -17,10 +17,10 @@ from testbed.inventory import Fleet, Host
 MEMORY = "1536M"
 DISK_SIZE = "6G"
 _NAME_SERVER = "10.0.2.3"
-_SIGN_OF_LIFE_SECONDS = 20
+_SIGN_OF_LIFE_SECONDS = {"kvm": 20, "tcg": 180}
 _READY_SECONDS = {"kvm": 120, "tcg": 600}
 
-_NETWORK = "[Match]\nType=ether\n[Network]\nDHCP=ipv4\n"
+_NETWORK = "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n"
 
 
 def up(fleet: Fleet) -> None:
@@ -148,7 +148,7 @@ def _bring_up(fleet: Fleet, host: Host) -> None:
             _end(folder)
             if accelerator == "tcg":
                 raise
-            say(f"{host.name}: {accelerator} does not work on this machine, so it is emulated: {error}")
+            say(f"{host.name}: KVM does not work on this machine, so the processor is emulated: {error}")
         else:
             return
 
@@ -158,12 +158,12 @@ def _start(host: Host, folder: Path, base: Path, accelerator: str) -> None:
     console = folder / "console.log"
     console.write_text("")
     run(qemu_arguments(host, folder, base, accelerator))
-    deadline = time.monotonic() + _SIGN_OF_LIFE_SECONDS
+    deadline = time.monotonic() + _SIGN_OF_LIFE_SECONDS[accelerator]
     while not console.stat().st_size:
         if _process(folder) is None:
-            raise StepError("QEMU ended before the kernel wrote anything")
+            raise StepError(f"{host.name}: QEMU ended before the kernel wrote anything")
         if time.monotonic() > deadline:
-            raise StepError(f"the kernel wrote nothing in {_SIGN_OF_LIFE_SECONDS} s")
+            raise StepError(f"{host.name}: the kernel wrote nothing in {_SIGN_OF_LIFE_SECONDS[accelerator]} s")
         time.sleep(0.2)
 
 
@@ -246,4 +246,8 @@ def _base(release: str) -> Path:
             run(as_root(["rm", "--recursive", "--force", str(root)]))
             run(as_root(["chown", "--recursive", owner, str(building)]))
             building.rename(base)
+            # Machines have copies: nothing needs the disks of earlier recipes.
+            for earlier in base.parent.glob(f"{release}-*"):
+                if earlier != base:
+                    run(as_root(["rm", "--recursive", "--force", str(earlier)]))
     return base

@@ -61,7 +61,7 @@ def sanity() -> None:
         checked = Path(folder) / "ansible_collections" / "modelfleet" / "onprem"
         archive.extractall(checked, filter="data")
         _provide_pip(Path(folder))
-        # The system's own programs: ansible-test would try a version manager's stand-ins for Pythons that are not there.
+        # The system's programs alone: ansible-test would call a version manager's stand-ins for Pythons not there.
         path = f"{VENV}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         run("ansible-test", "sanity", "--local", "--color", "no", folder=checked, HOME=folder, PATH=path)
 
