@@ -13,6 +13,7 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.rollout import (
     HostState,
     Plan,
     Release,
+    check_reached,
     plan_deploy,
     plan_retire,
     plan_rollback,
@@ -47,8 +48,10 @@ class ActionModule(ActionBase):
 def _plan(arguments: dict[str, Any], groups: dict[str, list[str]]) -> Plan:
     request, hosts, balancers = arguments["request"], arguments["hosts"], arguments["balancers"]
     service = find_service(parse_services(arguments["services"], groups), request["service"])
+    check_reached(request["balancers"], balancers)
     if request["action"] == "rollback":
         return plan_rollback(service, arguments["to"], hosts, balancers)
+    check_reached(service.hosts, hosts)
     if request["action"] == "retire":
         return plan_retire(service, hosts, balancers)
 

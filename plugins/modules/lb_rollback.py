@@ -13,8 +13,9 @@ version_added: 0.1.0
 author:
   - modelfleet contributors (@modelfleet)
 description:
-  - Finds the release to go back to. If every server of the idle slot is UP and answers as that release, the service is
-    warm. All that are warm move in one step. For the others it changes nothing and says why they are cold.
+  - Finds the release to go back to. If as many servers are UP in the idle slot as in the one that serves now, and all
+    of these answer as that release, the service is warm. All that are warm move in one step. For the others it changes
+    nothing and says why they are cold.
   - The history is a stack. Going back takes the release off it, so going back again goes further back, and never to
     what was gone back from.
 options:
@@ -91,6 +92,8 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._haproxy import 
     Balancer,
     HaproxyError,
     Process,
+    find_pool,
+    read_servers,
     state_diff,
     wait_for_pool,
     wrong_servers,
@@ -101,6 +104,8 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._route import (
     Target,
     find_earlier,
     move_back,
+    other,
+    pool_of,
 )
 
 ARGUMENTS = {
@@ -113,9 +118,16 @@ ARGUMENTS = {
 
 
 def find_cold(balancer: Balancer, target: Target, seconds: float) -> Cold | None:
-    """Why the target cannot take requests now, None if it can."""
+    """Why the target cannot take requests now, None if it can.
+
+    As many of its servers must be UP as there are UP in the pool that serves now: a host that is down is down in both,
+    and going back must not wait for it to be mended.
+    """
+    servers = read_servers(balancer.process)
+    serving = find_pool(servers, pool_of(target.service, other(target.slot)))
+    needed = min(sum(server.in_rotation for server in serving), len(find_pool(servers, target.pool)))
     try:
-        servers = wait_for_pool(balancer.process, target.pool, "100%", seconds)
+        servers = wait_for_pool(balancer.process, target.pool, str(max(1, needed)), seconds)
     except HaproxyError as error:
         return Cold(target.service, target.release, str(error))
     wrong = wrong_servers(target, servers)

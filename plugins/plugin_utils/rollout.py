@@ -10,8 +10,8 @@ was cut short goes on where it was when it is run again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import (
@@ -22,6 +22,9 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import (
     Strategy,
     other,
 )
+
+# What model_slot adds to a slot's settings by itself: where the release and its environment are.
+_DERIVED = {"MODEL_BUNDLE", "MODEL_ENV", "PROMETHEUS_MULTIPROC_DIR"}
 
 HostState = Mapping[str, Any]
 BalancerState = Mapping[str, Any]
@@ -67,6 +70,15 @@ class Plan:
         return {**asdict(self), "unchanged": not any(steps)}
 
 
+def check_reached(wanted: Iterable[str], found: Container[str]) -> None:
+    """Refuse to plan without the state of every machine: what cannot be read cannot be kept right."""
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise ServiceError(
+            f"expected every machine to answer before anything is changed, found none from {', '.join(missing)}"
+        )
+
+
 def plan_deploy(
     service: Service,
     strategy: Strategy,
@@ -95,7 +107,12 @@ def plan_rollback(
     hosts: Mapping[str, HostState],
     balancers: Mapping[str, BalancerState],
 ) -> Plan:
-    """How ``service`` goes back to ``to`` (a version or a release; the release before this one, when None)."""
+    """How ``service`` goes back to ``to`` (a version or a release; the release before this one, when None).
+
+    A host that is not in ``hosts`` did not answer. It is passed over: going back must not wait for it to be mended.
+    """
+    reached = {slot: tuple(host for host in names if host in hosts) for slot, names in service.slot_hosts.items()}
+    service = replace(service, slot_hosts=reached)
     active = active_slot(service, balancers)
     slot = other(active)
     serving = _recorded(service, active, balancers)
@@ -250,7 +267,7 @@ def _as_wanted(
     wanted = {"release": release.name, "env": env}
     return (
         {key: started.get(key) for key in wanted} == wanted
-        and settings.items() <= found["settings"].items()
+        and dict(settings) == {key: value for key, value in found["settings"].items() if key not in _DERIVED}
         and dict(limits) == found["limits"]
     )
 
@@ -284,6 +301,7 @@ def status_lines(
     services: Mapping[str, Service], hosts: Mapping[str, HostState], balancers: Mapping[str, BalancerState]
 ) -> list[str]:
     """A table for people: a row a service, slot and host."""
+    # A machine that did not answer is a row, not an error: that is when the status is asked for.
     rows = [("service", "slot", "route", "host", "release", "unit", "ready", "balancer")]
     for service in services.values():
         routes = {state["services"].get(service.name, {}).get("slot") for state in balancers.values()}
@@ -297,7 +315,7 @@ def status_lines(
                         "active" if routes == {slot} else "mixed" if slot in routes else "idle",
                         host,
                         str(found.get("release") or "-"),
-                        str(found.get("unit") or "-"),
+                        str(found.get("unit") or "-") if host in hosts else "unreachable",
                         "yes" if found.get("ready") else "no",
                         ", ".join(_seen_by(state, service, slot, host) for state in balancers.values()),
                     )

@@ -7,6 +7,7 @@ import pytest
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.rollout import (
     Plan,
     Release,
+    check_reached,
     plan_deploy,
     plan_retire,
     plan_rollback,
@@ -111,6 +112,7 @@ def test_blue_green_over_host_groups_stages_the_idle_group_alone() -> None:
         {"started": {"release": TWO.name, "env": "e1"}},
         {"limits": {"MemoryMax": "2G", "TasksMax": "256"}},
         {"settings": {**SERVICE.settings("blue"), "WORKERS": "9"}},
+        {"settings": {**SERVICE.settings("blue"), "REMOVED": "1"}},
     ],
 )
 def test_a_host_that_is_not_as_wanted_is_mended_in_place(changed: dict[str, Any]) -> None:
@@ -205,6 +207,21 @@ def test_a_version_with_two_bundles_must_be_named_in_full() -> None:
     twin = Release("1-dddddddddddd", "1", "d" * 64)
     with pytest.raises(ServiceError, match="to: expected one release of tumour, found '1' for 1-aaaaaaaaaaaa, 1-ddddd"):
         rollback("1", host_state(ONE, twin, TWO), balancer_state(blue=TWO, history=[ONE]))
+
+
+def test_a_machine_that_did_not_answer_is_named_before_anything_is_planned() -> None:
+    with pytest.raises(ServiceError, match=r"expected every machine to answer .* found none from m2"):
+        check_reached(["m1", "m2"], {"m1": host_state()})
+
+
+def test_a_rollback_does_not_wait_for_a_host_that_is_down() -> None:
+    hosts = {"m1": host_state(ONE, TWO, blue=slot_state(TWO))}
+    assert rollback(None, hosts, balancer_state(blue=TWO, history=[ONE])).idle == ["m1"]
+
+
+def test_status_shows_a_host_that_did_not_answer() -> None:
+    lines = status_lines({"tumour": SERVICE}, {"m1": host_state()}, {"lb1": balancer_state()})
+    assert lines[2].split()[3:6] == ["m2", "-", "unreachable"]
 
 
 def test_retire_stops_the_slot_that_no_balancer_routes_to() -> None:
