@@ -87,6 +87,11 @@ def test_a_request_finds_its_service_by_its_path(fleet: Fleet) -> None:
     assert (status, problem["detail"]) == (404, 'There is no service no"such here.')
 
 
+def test_metrics_are_not_for_clients(fleet: Fleet) -> None:
+    status, problem = fleet.machine.get("/tumour/metrics")
+    assert (status, problem["title"]) == (404, "Not Found")
+
+
 def test_a_service_without_servers_is_a_503_with_a_body(fleet: Fleet, capsys: Capture) -> None:
     servers = ["tumour_blue/model1", "tumour_blue/model2"]
     run_module(lb_server, capsys, **fleet.params, servers=servers, state="maint")
@@ -241,6 +246,20 @@ def test_a_cold_release_is_reported_or_refused(fleet: Fleet, capsys: Capture) ->
     assert refused["msg"] == f"tumour is not warm: {reason}"
     unknown = run_module(lb_rollback, capsys, **fleet.params, services=["tumour"], to="5")
     assert unknown["cold"]["tumour"]["release"] is None
+
+
+def test_a_host_that_is_down_does_not_hold_back_a_rollback(fleet: Fleet, capsys: Capture) -> None:
+    for slot, version in (("blue", 1), ("green", 2)):
+        run_module(lb_route, capsys, **fleet.params, **fleet.wanted(slot, version))
+    for slot in ("blue", "green"):
+        fleet.models["tumour"][slot][1].stop()
+    down = {"tumour_blue/model2", "tumour_green/model2"}
+    deadline = time.monotonic() + 10
+    while any(server.in_rotation for server in fleet.servers() if server.label in down):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert run_module(lb_rollback, capsys, **fleet.params, services=["tumour"])["changed"]
+    assert fleet.machine.get("/tumour/predict")[1]["version"] == "1"
 
 
 def test_a_drain_waits_for_the_request_in_flight(fleet: Fleet, capsys: Capture) -> None:
