@@ -28,6 +28,8 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.wheelhouse impor
     merge_locks,
 )
 
+from model_server.bundle.lock import lock as lock_of
+
 from benchmarks.figures import Figures, machine
 from testbed import engine, fleet, image, models
 from testbed.command import ROOT, STATE, StepError
@@ -129,7 +131,7 @@ def _env_build(figures: Figures) -> None:
     """An environment of scikit-learn and the server out of local wheels, over venv and pip with the same wheels."""
     cache = cache_folder()
     server = find_server(ROOT / "app", cache)
-    lock = merge_locks((BUNDLES / "tumour-1" / "requirements.lock").read_text(), server.lock)
+    lock = merge_locks(lock_of([], ["scikit-learn"], "bench-rollout"), server.lock)
     python = read_python(sys.executable)
     name = env_name(lock, server.sha256, python.tag, python.machine)
     wheels = gather(name, lock, server, Target(python.tag, python.machine, python.glibc), cache)

@@ -57,10 +57,18 @@ def load(bundle: Path) -> Scorer:
             model = loader(data)
     except (Exception, SystemExit) as error:
         # A pickle runs what it wants, so anything can come out of it.
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise BundleError(f"{bundle}: {manifest.model_path} cannot be loaded: {reason[:300]}") from error
+        raise BundleError(f"{bundle}: {manifest.model_path} cannot be loaded: {_reason(error)}") from error
     one_job(model)
     return Scorer(manifest, contract, model)
+
+
+def _reason(error: BaseException) -> str:
+    """Why a pickle cannot be loaded, in one line of at most 300 characters."""
+    trained_with = getattr(error, "original_sklearn_version", None)
+    if trained_with:
+        found = getattr(error, "current_sklearn_version", "another")
+        return f"expected scikit-learn {trained_with}, which it was pickled with, found {found}"
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def check_installed(pins: Mapping[str, str], where: str) -> None:
