@@ -136,7 +136,8 @@ def read_digest(layout: Layout, service: str, release: str) -> str | None:
 def read_host(layout: Layout, python: str, asked: Sequence[str] | None) -> dict[str, Any]:
     """All that is known of the host and of the services that are ``asked`` for, or all of them."""
     here = list_services(layout)
-    services = [name for name in here if asked is None or name in [check_service(service) for service in asked]]
+    wanted = here if asked is None else [check_service(service) for service in asked]
+    services = [name for name in here if name in wanted]
     places = [(service, slot) for service in services for slot in SLOTS]
     states = read_slots(layout, places)
     return {

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -51,22 +50,6 @@ def act(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         return action.run(task_vars={})
 
     return run
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    files = {"contract.json": b"{}", "golden.json": b"{}", "model.pkl": b"a model", "requirements.lock": b""}
-    folder = tmp_path / "bundle"
-    folder.mkdir()
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    manifest = {"schema": 1, "name": "tumour", "version": "3", "python": "3.11"}
-    manifest["model"] = {"format": "pickle", "path": "model.pkl"}
-    manifest["files"] = {
-        name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)} for name, content in files.items()
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
 
 
 @pytest.fixture

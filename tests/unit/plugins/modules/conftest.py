@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import stat
 import sys
@@ -18,9 +17,12 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import pack
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import Layout
+from ansible_collections.modelfleet.onprem.plugins.modules import model_release, model_slot
 
 ENV = "0123456789abcdef"
+OTHER_ENV = "fedcba9876543210"
 
 FAKE_SYSTEMCTL = """
 import json, os, sys
@@ -81,33 +83,6 @@ def run_module(
         return result
 
     return run
-
-
-@pytest.fixture
-def make_bundle(tmp_path: Path) -> Callable[..., Path]:
-    """Write a bundle with the least that a manifest asks for."""
-
-    def make(version: str, model: bytes = b"a model") -> Path:
-        bundle = tmp_path / "bundles" / version
-        bundle.mkdir(parents=True)
-        files = {"contract.json": b"{}", "golden.json": b"{}", "model.pkl": model, "requirements.lock": b""}
-        for name, content in files.items():
-            (bundle / name).write_bytes(content)
-        manifest = {
-            "schema": 1,
-            "name": "tumour",
-            "version": version,
-            "python": "3.11",
-            "model": {"format": "pickle", "path": "model.pkl"},
-            "files": {
-                name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-                for name, content in files.items()
-            },
-        }
-        (bundle / "manifest.json").write_text(json.dumps(manifest))
-        return bundle
-
-    return make
 
 
 @pytest.fixture
@@ -209,3 +184,37 @@ def model_server() -> Iterator[ModelServer]:
     server = ModelServer()
     yield server
     server.close()
+
+
+@pytest.fixture
+def release(
+    run_module: Callable[..., Any], make_bundle: Callable[..., Path], make_env: Callable[..., str], model_server: Any
+) -> str:
+    """A release on the host, and a server that answers as if it had loaded it."""
+    bundle = make_bundle("3")
+    archive = bundle.with_suffix(".tar")
+    name = pack(bundle, archive).release
+    make_env(OTHER_ENV)
+    params = {"service": "tumour", "release": name, "src": str(archive), "env": make_env()}
+    model_server.be_ready(digest=run_module(model_release, params)["digest"])
+    return name
+
+
+@pytest.fixture
+def slot(run_module: Callable[..., Any], release: str, model_server: Any) -> Callable[..., Any]:
+    """Run model_slot for the blue slot."""
+
+    def run(check_mode: bool = False, settings: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+        params = {
+            "service": "tumour",
+            "slot": "blue",
+            "release": release,
+            "settings": {"BIND": model_server.address, "WORKERS": 2, **(settings or {})},
+            "limits": {"MemoryMax": "1G"},
+            "ready_timeout": 1,
+            **options,
+        }
+        result: dict[str, Any] = run_module(model_slot, params, check_mode)
+        return result
+
+    return run

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from ansible_collections.modelfleet.onprem.plugins.module_utils import _haproxy
@@ -48,6 +52,11 @@ class Fleet:
 
     def admin(self) -> dict[str, str]:
         return {server.label: server.admin for server in self.servers()}
+
+    def snapshot(self) -> tuple[str, dict[str, str], dict[str, str]]:
+        """All that a module can change: the running map, the servers' states, and the files."""
+        files = {path.name: path.read_text() for path in self.machine.state_dir.iterdir()}
+        return self.machine.ask(f"show map {self.machine.state_dir}/active.map"), self.admin(), files
 
     def wanted(self, slot: str, version: int, *services: str) -> dict[str, object]:
         return {"services": {name: {"slot": slot, "release": release(version)} for name in services or ("tumour",)}}
@@ -172,19 +181,159 @@ def test_two_services_move_in_one_step_and_back(fleet: Fleet, capsys: Capture) -
     )
 
 
-def test_check_mode_says_the_same_and_changes_nothing(fleet: Fleet, capsys: Capture) -> None:
+@dataclass(frozen=True)
+class Change:
+    """A run of a module that has something to do: what it says of it, and the lines that go and come in its diff."""
+
+    module: ModuleType
+    params: dict[str, Any]
+    says: dict[str, Any]
+    shows: list[str]
+
+
+CHANGES = {
+    "route": Change(
+        lb_route,
+        {"services": {"prices": {"slot": "green", "release": release(2)}}},
+        {
+            "routes": {
+                "prices": {
+                    "before": {"slot": "blue", "release": None},
+                    "after": {"slot": "green", "release": release(2)},
+                }
+            }
+        },
+        [
+            *["-prices prices_blue", "+prices prices_green"] * 2,
+            *['+"prices": {', '+"history": [],', '+"slots": {', f'+"green": "{release(2)}"', "+}", "+},"],
+        ],
+    ),
+    "rollback": Change(
+        lb_rollback,
+        {"services": ["tumour"]},
+        {"rolled_back": {"tumour": {"from": release(2), "to": release(1), "slot": "blue"}}, "cold": {}},
+        ["-tumour tumour_green", "+tumour tumour_blue"] * 2,
+    ),
+    "drain": Change(
+        lb_server,
+        {"servers": ["tumour_blue/model1"], "state": "drain"},
+        {"servers": {"tumour_blue/model1": {"before": "ready", "after": "drain"}}},
+        ["-tumour_blue/model1 ready", "+tumour_blue/model1 drain"],
+    ),
+    "maintenance": Change(
+        lb_server,
+        {"servers": ["tumour_blue/model1", "prices_blue/model2"], "state": "maint"},
+        {
+            "servers": {
+                "tumour_blue/model1": {"before": "ready", "after": "maint"},
+                "prices_blue/model2": {"before": "ready", "after": "maint"},
+            }
+        },
+        [
+            *["-tumour_blue/model1 ready", "-prices_blue/model2 ready"],
+            *["+tumour_blue/model1 maint", "+prices_blue/model2 maint"],
+        ],
+    ),
+    "services": Change(
+        lb_services,
+        {"services": ["tumour", "weather"]},
+        {"added": ["weather"], "removed": ["prices"], "reload_needed": None},
+        ["-prices prices_blue", "+weather weather_blue"],
+    ),
+}
+
+
+def shown(diff: dict[str, str]) -> list[str]:
+    """The lines that Ansible shows of a diff in red and green, without their indent."""
+    lines = difflib.unified_diff(diff["before"].splitlines(), diff["after"].splitlines(), n=0, lineterm="")
+    return [line[0] + line[1:].strip() for line in list(lines)[2:] if not line.startswith("@")]
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+def test_check_mode_shows_the_diff_of_the_run_and_changes_nothing(
+    fleet: Fleet, capsys: Capture, change: Change
+) -> None:
+    for slot, version in (("blue", 1), ("green", 2)):
+        run_module(lb_route, capsys, **fleet.params, **fleet.wanted(slot, version))
+    params = {**fleet.params, **change.params}
+    if "config" in change.module.ARGUMENTS:
+        params["config"] = str(fleet.machine.config)
+    before = fleet.snapshot()
+    checked = run_module(change.module, capsys, check=True, **params)
+    assert fleet.snapshot() == before
+    done = run_module(change.module, capsys, **params)
+    assert fleet.snapshot() != before
+    for result in (checked, done):
+        assert result["changed"]
+        assert {name: result[name] for name in change.says} == change.says
+        assert shown(result["diff"]) == change.shows
+    assert checked["diff"] == done["diff"]
+
+
+@pytest.mark.parametrize(
+    ("module", "params"),
+    [
+        (lb_route, {"services": {"tumour": {"slot": "blue", "release": release(1)}}}),
+        (lb_server, {"servers": ["tumour_blue/model1"], "state": "ready"}),
+        (lb_services, {"services": ["tumour", "prices"]}),
+    ],
+    ids=["route", "server", "services"],
+)
+@pytest.mark.parametrize("check", [False, True], ids=["run", "check mode"])
+def test_what_is_as_it_should_be_has_no_diff(
+    fleet: Fleet, capsys: Capture, module: ModuleType, params: dict[str, Any], check: bool
+) -> None:
     run_module(lb_route, capsys, **fleet.params, **fleet.wanted("blue", 1))
-    before = fleet.machine.ask(f"show map {fleet.machine.state_dir}/active.map")
-    files = {path.name: path.read_text() for path in fleet.machine.state_dir.iterdir()}
-    checked = run_module(lb_route, capsys, check=True, **fleet.params, **fleet.wanted("green", 2))
-    run_module(lb_rollback, capsys, check=True, **fleet.params, services=["tumour"])
-    drained = run_module(lb_server, capsys, check=True, **fleet.params, servers=["tumour_blue/model1"], state="drain")
-    assert fleet.machine.ask(f"show map {fleet.machine.state_dir}/active.map") == before
-    assert {path.name: path.read_text() for path in fleet.machine.state_dir.iterdir()} == files
-    assert fleet.admin()["tumour_blue/model1"] == "ready"
-    assert drained["changed"]
-    done = run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2))
-    assert (checked["changed"], checked["routes"], checked["diff"]) == (True, done["routes"], done["diff"])
+    if "config" in module.ARGUMENTS:
+        params = {**params, "config": str(fleet.machine.config)}
+    result = run_module(module, capsys, check=check, **fleet.params, **params)
+    assert (result["changed"], result["diff"]["before"]) == (False, result["diff"]["after"])
+
+
+@pytest.mark.parametrize(
+    ("module", "params", "message"),
+    [
+        (
+            lb_route,
+            {"services": {"weather": {"slot": "green", "release": release(2)}}},
+            "weather_green: expected a pool of that name in HAProxy, found only: "
+            "prices_blue, prices_green, tumour_blue, tumour_green",
+        ),
+        (
+            lb_rollback,
+            {"services": ["tumour"]},
+            "tumour: expected an earlier release to go back to, found none; active is an unknown release, ",
+        ),
+        (lb_server, {"servers": ["tumour_blue/model3"], "state": "drain"}, "tumour_blue/model3: expected a server"),
+    ],
+    ids=["route", "rollback", "server"],
+)
+def test_check_mode_refuses_what_a_run_would_refuse(
+    fleet: Fleet, capsys: Capture, module: ModuleType, params: dict[str, Any], message: str
+) -> None:
+    checked = run_module(module, capsys, check=True, **fleet.params, **params)
+    assert checked["msg"].startswith(message)
+    assert run_module(module, capsys, **fleet.params, **params)["msg"] == checked["msg"]
+
+
+def test_what_is_read_is_the_same_in_check_mode_and_has_no_diff(fleet: Fleet, capsys: Capture) -> None:
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("blue", 1))
+    before = fleet.snapshot()
+    checked = run_module(lb_info, capsys, check=True, **fleet.params)
+    assert (checked["changed"], "diff" in checked) == (False, False)
+    blue = checked["load_balancer"]["services"]["tumour"]["pools"]["blue"]
+    assert (blue["release"], set(blue["servers"])) == (release(1), {"model1", "model2"})
+    assert run_module(lb_info, capsys, **fleet.params) == checked
+    assert fleet.snapshot() == before
+
+
+def test_check_mode_makes_no_files_for_the_first_services(tmp_path: Path, capsys: Capture) -> None:
+    params = {"services": ["tumour"], "state_dir": str(tmp_path / "lb"), "socket": str(tmp_path / "none.sock")}
+    checked = run_module(lb_services, capsys, check=True, **params)
+    assert (checked["changed"], checked["added"]) == (True, ["tumour"])
+    assert not (tmp_path / "lb").exists()
+    assert run_module(lb_services, capsys, **params)["diff"] == checked["diff"]
+    assert (tmp_path / "lb/active.map").read_text() == "tumour tumour_blue\n"
 
 
 def test_a_release_that_answers_as_another_gets_no_traffic(fleet: Fleet, capsys: Capture) -> None:

@@ -1,59 +1,23 @@
 # Copyright: (c) 2026, modelfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""model_slot and model_info, against a host in a temporary folder, a fake systemctl and a real HTTP server."""
+"""model_slot, against a host in a temporary folder, a fake systemctl and a real HTTP server."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import pack
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import Layout, release_in
-from ansible_collections.modelfleet.onprem.plugins.modules import model_info, model_release, model_slot
+from ansible_collections.modelfleet.onprem.plugins.modules import model_release
 
 ENV = "0123456789abcdef"
 OTHER_ENV = "fedcba9876543210"
 BLUE = "model-server@tumour-blue.service"
 
 pytestmark = pytest.mark.usefixtures("systemd")
-
-
-@pytest.fixture
-def release(
-    run_module: Callable[..., Any], make_bundle: Callable[..., Path], make_env: Callable[..., str], model_server: Any
-) -> str:
-    """A release on the host, and a server that answers as if it had loaded it."""
-    bundle = make_bundle("3")
-    archive = bundle.with_suffix(".tar")
-    name = pack(bundle, archive).release
-    make_env(OTHER_ENV)
-    params = {"service": "tumour", "release": name, "src": str(archive), "env": make_env()}
-    model_server.be_ready(digest=run_module(model_release, params)["digest"])
-    return name
-
-
-@pytest.fixture
-def slot(run_module: Callable[..., Any], release: str, model_server: Any) -> Callable[..., Any]:
-    """Run model_slot for the blue slot."""
-
-    def run(check_mode: bool = False, settings: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
-        params = {
-            "service": "tumour",
-            "slot": "blue",
-            "release": release,
-            "settings": {"BIND": model_server.address, "WORKERS": 2, **(settings or {})},
-            "limits": {"MemoryMax": "1G"},
-            "ready_timeout": 1,
-            **options,
-        }
-        result: dict[str, Any] = run_module(model_slot, params, check_mode)
-        return result
-
-    return run
 
 
 def test_a_slot_starts_and_is_recorded(slot: Callable[..., Any], release: str, layout: Layout, systemd: Any) -> None:
@@ -187,36 +151,6 @@ def test_stopping_is_done_once(slot: Callable[..., Any], systemd: Any) -> None:
     assert (result["after"]["unit"], result["after"]["ready"]) == ("inactive", False)
     assert systemd.state(BLUE)["UnitFileState"] == "disabled"
     assert not slot(state="stopped")["changed"]
-
-
-def test_info_reads_all_services_with_one_call_of_systemctl(
-    slot: Callable[..., Any], run_module: Callable[..., Any], release: str, systemd: Any
-) -> None:
-    slot()
-    slot(slot="green", settings={"WORKERS": 1})
-    calls = len(systemd.calls("show"))
-    found = run_module(model_info, {"python": "/usr/bin/env", "services": ["tumour"]})
-    assert "/usr/bin/env" in found["msg"]
-    assert len(systemd.calls("show")) == calls + 1
-    service = run_module(model_info, {"python": "python3"})["model_host"]["services"]["tumour"]
-    assert [entry["release"] for entry in service["releases"]] == [release]
-    assert service["releases"][0]["env"] == ENV
-    assert service["slots"]["blue"]["settings"]["WORKERS"] == "2"
-    assert service["slots"]["green"]["ready"]
-
-
-def test_info_of_an_empty_host(run_module: Callable[..., Any], systemd: Any) -> None:
-    host = run_module(model_info, {"python": "python3"})["model_host"]
-    assert (host["services"], host["envs"]) == ({}, [])
-    assert host["free_bytes"]["envs"] > 0
-    assert systemd.calls("show") == []
-
-
-def test_info_says_which_slots_never_had_a_release(slot: Callable[..., Any], run_module: Callable[..., Any]) -> None:
-    slot()
-    host = run_module(model_info, {"python": "python3"})["model_host"]
-    assert host["services"]["tumour"]["slots"]["green"] is None
-    assert run_module(model_info, {"python": "python3", "services": ["other"]})["model_host"]["services"] == {}
 
 
 def test_the_record_is_json_of_what_was_started(slot: Callable[..., Any], release: str, layout: Layout) -> None:

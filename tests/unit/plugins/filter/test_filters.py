@@ -1,0 +1,99 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The filters, as Ansible finds them: by their names in ``FilterModule``."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+from ansible_collections.modelfleet.onprem.plugins.filter import addresses, balancer_pools, fleet_status, read_state
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import ServiceError
+
+from tests.unit.plugins.states import ONE, TWO, balancer_state, host_state, slot_state
+
+GROUPS = {"model_hosts": ["m1", "m2"], "left": ["m1"]}
+HOSTVARS = {
+    "m1": {"ansible_host": "10.0.0.1", "modelfleet_address": "192.168.0.1"},
+    "m2": {"ansible_host": "10.0.0.2", "modelfleet_address": ""},
+    "m3": {},
+}
+SERVICES = {"tumour": {"port": 8101, "workers": 3, "threads": 2}, "prices": {"port": 8201, "hosts": "left"}}
+
+
+def apply(plugin: ModuleType, *arguments: Any) -> Any:
+    """The filter of ``plugin``, which has the plugin's name."""
+    name = plugin.__name__.rpartition(".")[2]
+    return plugin.FilterModule().filters()[name](*arguments)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "found"),
+    [
+        (["m1"], ["192.168.0.1"]),
+        (["m2"], ["10.0.0.2"]),
+        (["m3"], ["m3"]),
+        (["m3", "m1"], ["m3", "192.168.0.1"]),
+        ([], []),
+    ],
+    ids=["its own variable first", "then Ansible's", "then its name", "in the order asked for", "of nobody"],
+)
+def test_an_address_is_the_one_that_the_fleet_uses(hosts: list[str], found: list[str]) -> None:
+    assert apply(addresses, HOSTVARS, hosts) == found
+
+
+def test_every_service_has_a_pool_for_each_slot() -> None:
+    pools = apply(balancer_pools, SERVICES, GROUPS, HOSTVARS)
+    assert [pool["name"] for pool in pools] == ["tumour_blue", "tumour_green", "prices_blue", "prices_green"]
+    assert pools[1] == {
+        "name": "tumour_green",
+        "service": "tumour",
+        "slot": "green",
+        "servers": [
+            {"name": "m1", "address": "192.168.0.1", "port": 8102},
+            {"name": "m2", "address": "10.0.0.2", "port": 8102},
+        ],
+        "max_in_flight": 6,
+    }
+    assert [server["name"] for server in pools[2]["servers"]] == ["m1"]
+
+
+@pytest.mark.parametrize(("plugin", "states"), [(balancer_pools, [HOSTVARS]), (fleet_status, [{}, {}])])
+def test_a_definition_that_cannot_be_used_is_refused(plugin: ModuleType, states: list[Any]) -> None:
+    with pytest.raises(ServiceError, match=r"modelfleet_services\.tumour\.port: expected .*, found None"):
+        apply(plugin, {"tumour": {}}, GROUPS, *states)
+
+
+@pytest.mark.parametrize(
+    ("only", "services"),
+    [(None, ["tumour", "prices"]), (["prices"], ["prices"])],
+    ids=["all of them", "those asked for"],
+)
+def test_the_status_has_a_row_for_each_service_slot_and_host(only: list[str] | None, services: list[str]) -> None:
+    hosts = {"m1": host_state(ONE, TWO, blue=slot_state(ONE), green=slot_state(TWO, "green", ready=False))}
+    rows = [
+        line.split()
+        for line in apply(fleet_status, SERVICES, GROUPS, hosts, {"lb1": balancer_state(blue=ONE, green=TWO)}, only)
+    ]
+    assert rows[0] == ["service", "slot", "route", "host", "release", "unit", "ready", "balancer"]
+    assert list(dict.fromkeys(row[0] for row in rows[1:])) == services
+    if "tumour" in services:
+        assert rows[1:5] == [
+            ["tumour", "blue", "active", "m1", ONE.name, "active", "yes", "UP/ready"],
+            ["tumour", "blue", "active", "m2", "-", "unreachable", "no", "UP/ready"],
+            ["tumour", "green", "idle", "m1", TWO.name, "active", "no", "UP/ready"],
+            ["tumour", "green", "idle", "m2", "-", "unreachable", "no", "UP/ready"],
+        ]
+    assert rows[-1] == ["prices", "green", "idle", "m1", "-", "-", "no", "unknown"]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{}, {"state": None}, {"state": {"failed": True, "msg": "no route"}}, {"state": {"unreachable": True}}],
+    ids=["not asked", "nothing", "failed", "unreachable"],
+)
+def test_a_host_that_did_not_answer_is_left_out(variables: dict[str, Any]) -> None:
+    hostvars = {"m1": {"state": {"model_host": {"envs": []}}}, "m2": variables, "m3": HOSTVARS["m3"]}
+    assert apply(read_state, hostvars, ["m1", "m2"], "state", "model_host") == {"m1": {"envs": []}}
