@@ -27,7 +27,6 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.wheelhouse impor
     gather,
     merge_locks,
 )
-
 from model_server.bundle.lock import lock as lock_of
 
 from benchmarks.figures import Figures, machine
