@@ -60,8 +60,8 @@ def never_ready(files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def memory_hog(files: dict[str, bytes]) -> dict[str, bytes]:
-    """A pickle that fills 16 GiB of memory when it is loaded."""
-    return {**files, "model.pkl": pickle.dumps(Call(operator.mul, b"x", 16 << 30))}
+    """A pickle that fills 3 GiB of memory when it is loaded."""
+    return {**files, "model.pkl": pickle.dumps(Call(operator.mul, b"x", 3 << 30))}
 
 
 def task_hog(files: dict[str, bytes]) -> dict[str, bytes]:
