@@ -3,11 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import joblib
 import numpy as np
@@ -20,6 +22,9 @@ from model_server.bundle.cli import main
 from model_server.bundle.contract import parse_contract
 from model_server.bundle.lock import modules_of
 from model_server.bundle.manifest import BundleError, read_manifest, verify
+from model_server.scoring.formats import FORMATS, Format
+from model_server.scoring.load import load
+from model_server.web.app import create_app
 
 
 def document(bundle: Path, name: str) -> Any:
@@ -114,6 +119,24 @@ def test_joblib_is_declared_not_guessed(
     assert main(["verify", str(bundle), "--predict"]) == 0
     with pytest.raises(BundleError, match="cannot be loaded as pickle: UnpicklingError"):
         bundle_of(None, numbers, model_bytes=data)
+
+
+def test_a_format_is_one_entry(
+    bundle_of: Callable[..., Path], classifier: Any, numbers: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load_gzip(data: bytes) -> Any:
+        return pickle.loads(gzip.decompress(data))
+
+    with mock.patch.dict(FORMATS, {"gzip": Format(load_gzip, "pkl.gz", "sklearn_gzip", packages=("joblib",))}):
+        data = gzip.compress(pickle.dumps(classifier))
+        bundle = bundle_of(None, numbers, model_bytes=data, model_format="gzip")
+        assert main(["verify", str(bundle), "--predict"]) == 0
+        client = create_app(load(bundle), "size", 1000).test_client()
+        assert client.get("/v2/models/size").json["platform"] == "sklearn_gzip"
+        with pytest.raises(SystemExit):
+            main(["build", "--help"])
+    assert read_manifest(bundle).model_path == "model.pkl.gz"
+    assert "--format {pickle,joblib,gzip}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from sklearn.pipeline import make_pipeline
 
 from model_server.bundle.build import write
 from model_server.bundle.manifest import BundleError, pack
+from model_server.scoring.formats import FORMATS, Format
 from model_server.scoring.load import load, one_job
 
 
@@ -59,7 +60,7 @@ def test_nothing_is_unpickled_before_its_digest_is_checked(bundle: Path) -> None
 def test_the_bytes_that_were_checked_are_the_bytes_that_are_loaded(bundle: Path) -> None:
     checked = (bundle / "model.pkl").read_bytes()
     loaded = []
-    with mock.patch.dict("model_server.scoring.load.LOADERS", {"pickle": loaded.append}):
+    with mock.patch.dict(FORMATS, {"pickle": Format(loaded.append, "pkl", "test")}):
         load(bundle)
     assert hashlib.sha256(loaded[0]).digest() == hashlib.sha256(checked).digest()
 

@@ -39,7 +39,7 @@ from model_server.bundle.manifest import (
 from model_server.scoring.decode import to_model_input
 from model_server.scoring.encode import to_json
 from model_server.scoring.errors import ScoringError
-from model_server.scoring.load import LOADERS
+from model_server.scoring.formats import FORMATS
 from model_server.scoring.scorer import Scorer
 
 GOLDEN_ROWS = 20
@@ -47,7 +47,6 @@ CANDIDATES = 5_000
 """How many rows of the data, evenly spaced, golden rows are chosen from."""
 RELATIVE_TOLERANCE = 1e-6
 ABSOLUTE_TOLERANCE = 1e-9
-SUFFIXES = {"pickle": "pkl", "joblib": "joblib"}
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -87,7 +86,7 @@ def build(
     loaded = _load(model, data, model_format)
     frame = _features(loaded, rows, targets)
     contract, golden = _observed(loaded, frame, golden_rows, relative_tolerance, absolute_tolerance)
-    path = f"model.{SUFFIXES[model_format]}"
+    path = f"model.{FORMATS[model_format].suffix}"
     files = {
         path: data,
         CONTRACT: _document(encode_contract(contract)),
@@ -131,7 +130,7 @@ def write(
 
 def _load(model: Path, data: bytes, model_format: str) -> Any:
     try:
-        loaded = LOADERS[model_format](data)
+        loaded = FORMATS[model_format].load(data)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise BundleError(f"{model}: cannot be loaded as {model_format}: {reason[:300]}") from error
@@ -141,9 +140,10 @@ def _load(model: Path, data: bytes, model_format: str) -> Any:
 
 
 def _lock(model: Path, data: bytes, model_format: str, loaded: Any, columns: bool) -> str:
-    # A joblib file has raw arrays between its opcodes, so what is read is the same model pickled again.
-    modules = modules_of(data if model_format == "pickle" else pickle.dumps(loaded))
-    packages = {"numpy"} | ({"pandas"} if columns else set()) | ({"joblib"} if model_format == "joblib" else set())
+    written = FORMATS[model_format]
+    # A joblib file, for one, has raw arrays between its opcodes, so what is read is the same model pickled again.
+    modules = modules_of(data if written.is_pickle else pickle.dumps(loaded))
+    packages = {"numpy", *written.packages} | ({"pandas"} if columns else set())
     return lock(modules, packages, str(model))
 
 

@@ -25,6 +25,7 @@ from model_server.bundle.manifest import (
     read_verified,
     verify,
 )
+from model_server.scoring.formats import FORMATS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--target", action="append", default=[], help="a column of the data that the model does not take; repeatable"
     )
-    build.add_argument("--format", choices=["pickle", "joblib"], default="pickle", help="how the model was written")
+    build.add_argument("--format", choices=list(FORMATS), default="pickle", help="how the model was written")
     build.add_argument("--golden", type=_positive, default=20, metavar="N", help="golden rows to keep (default: 20)")
     build.add_argument(
         "--tolerance", type=_tolerance, default=1e-6, help="how far relatively an answer may be from a golden row's"

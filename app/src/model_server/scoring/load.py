@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import io
-import pickle
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +16,8 @@ import numpy as np
 
 from model_server.bundle.contract import parse_contract
 from model_server.bundle.manifest import CONTRACT, LOCK, BundleError, read_manifest, read_verified
+from model_server.scoring.formats import FORMATS
 from model_server.scoring.scorer import Scorer
-
-
-def _load_joblib(data: bytes) -> Any:
-    import joblib  # Only models in this format need it.
-
-    return joblib.load(io.BytesIO(data))
-
-
-LOADERS: dict[str, Callable[[bytes], Any]] = {"pickle": pickle.loads, "joblib": _load_joblib}
-"""How each format that a manifest can declare is loaded, from bytes. The bytes never decide."""
 
 
 def load(bundle: Path) -> Scorer:
@@ -37,9 +26,9 @@ def load(bundle: Path) -> Scorer:
     Every failure is a BundleError of one line, the exceptions of the pickle itself included.
     """
     manifest = read_manifest(bundle)
-    loader = LOADERS.get(manifest.model_format)
-    if loader is None:
-        expected = " or ".join(sorted(LOADERS))
+    written = FORMATS.get(manifest.model_format)
+    if written is None:
+        expected = " or ".join(sorted(FORMATS))
         raise BundleError(f"{bundle}: model format: expected {expected}, found {manifest.model_format}")
     pins = _pins(read_verified(bundle, LOCK, manifest).decode(), str(bundle))
     check_installed(pins, str(bundle))
@@ -54,7 +43,7 @@ def load(bundle: Path) -> Scorer:
                 from sklearn.exceptions import InconsistentVersionWarning
 
                 warnings.simplefilter("error", InconsistentVersionWarning)
-            model = loader(data)
+            model = written.load(data)
     except (Exception, SystemExit) as error:
         # A pickle runs what it wants, so anything can come out of it.
         raise BundleError(f"{bundle}: {manifest.model_path} cannot be loaded: {_reason(error)}") from error

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from flask import Flask, Response, jsonify, request
 
 from model_server.bundle.contract import INTEGERS
+from model_server.scoring.formats import FORMATS
 from model_server.scoring.scorer import Scorer
 from model_server.web.metrics import Metrics
 from model_server.web.problems import UnsupportedMediaType, handle_errors
@@ -67,7 +68,7 @@ def create_app(
         return jsonify(
             name=service,
             versions=[manifest.version],
-            platform=f"sklearn_{manifest.model_format}",
+            platform=FORMATS[manifest.model_format].platform,
             inputs=[
                 {"name": column.name, "datatype": DATATYPES[column.dtype], "shape": [-1]} for column in contract.inputs
             ],
