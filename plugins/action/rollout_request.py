@@ -74,6 +74,7 @@ def _request(arguments: dict[str, Any], groups: dict[str, list[str]]) -> dict[st
         ready_timeout=service.ready_timeout,
         keep_releases=service.keep_releases,
         max_fail_percentage=service.max_fail_percentage,
+        gates=list(service.gates),
         max_latency_ms=service.max_latency_ms,
         ports={slot: service.port_of(slot) for slot in service.slot_hosts},
         slot_hosts={slot: list(names) for slot, names in service.slot_hosts.items()},

@@ -32,7 +32,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class Expected:
-    """What the gates compare with; what is None is not compared."""
+    """What the gates compare with; what is None is not compared, and a limit of 0 is none."""
 
     service: str | None
     version: str | None
@@ -123,13 +123,53 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
-GATES: dict[str, Callable[[Server, Expected], Finding]] = {
-    "ready": ready,
-    "version": version,
-    "golden": golden,
-    "latency": latency,
+@dataclass(frozen=True)
+class Gate:
+    """A check of a model server, and the path that it asks.
+
+    ``needs`` names fields of ``Expected`` that must be given (``a or b``: one of these). A gate with a ``limit``, the
+    field of that name, is put whenever the limit is given.
+    """
+
+    check: Callable[[Server, Expected], Finding]
+    path: str
+    needs: tuple[str, ...] = ()
+    limit: str | None = None
+
+    def lacks(self, expected: Expected) -> str | None:
+        """What it needs and was not given, None if nothing."""
+        for need in (*self.needs, *([self.limit] if self.limit else [])):
+            if not any(getattr(expected, name) for name in need.split(" or ")):
+                return need
+        return None
+
+
+GATES = {
+    "ready": Gate(ready, READY),
+    "version": Gate(version, READY, needs=("version or digest",)),
+    "golden": Gate(golden, PREDICT, needs=("golden",)),
+    "latency": Gate(latency, PREDICT, needs=("golden",), limit="max_latency_ms"),
 }
-PATHS = {"ready": READY, "version": READY, "golden": PREDICT, "latency": PREDICT}
+"""Every gate there is, by its name in inventories and results."""
+
+DEFAULT_GATES = ("ready", "version", "golden")
+
+
+class GateError(ValueError):
+    """Gates that cannot be put, in one line."""
+
+
+def choose_gates(names: Sequence[str], expected: Expected) -> list[str]:
+    """``names``, and after them the gates whose limit is given; GateError if one is unknown or lacks what it needs."""
+    limited = [name for name, gate in GATES.items() if gate.limit and getattr(expected, gate.limit)]
+    chosen = list(dict.fromkeys([*names, *limited]))
+    for name in chosen:
+        if name not in GATES:
+            raise GateError(f"gates: expected some of {', '.join(GATES)}, found {name!r}")
+        need = GATES[name].lacks(expected)
+        if need:
+            raise GateError(f"gates: expected the option {need} for the gate {name}, found none")
+    return chosen
 
 
 def run_gates(server: Server, gates: Sequence[str], expected: Expected) -> list[dict[str, Any]]:
@@ -137,13 +177,14 @@ def run_gates(server: Server, gates: Sequence[str], expected: Expected) -> list[
     results: list[dict[str, Any]] = []
     failed = False
     for gate in gates:
-        result = {"gate": gate, "where": server.address + PATHS[gate], "expected": None, "found": None, "seconds": 0.0}
+        where = server.address + GATES[gate].path
+        result = {"gate": gate, "where": where, "expected": None, "found": None, "seconds": 0.0}
         if failed:
             results.append({**result, "verdict": "not run"})
             continue
         started = time.monotonic()
         try:
-            finding = GATES[gate](server, expected)
+            finding = GATES[gate].check(server, expected)
         except HttpError as error:
             finding = Finding(False, "an answer", str(error))
         failed = not finding.passed

@@ -16,6 +16,7 @@ description:
   - Puts gates to a model server by asking it directly, past the balancers. V(ready) wants it to be ready for the
     service, V(version) to have loaded the very bundle that is asked for, V(golden) to answer the golden rows as the
     model did when the bundle was built, and V(latency) to answer single golden rows within O(max_latency_ms).
+  - A gate that is not among these is refused, with those that there are, before the model server is asked.
   - The first gate that does not hold ends the run and fails it.
 options:
   address:
@@ -45,13 +46,14 @@ options:
         description: How far a number may be from the one expected, whatever that is.
         type: float
   max_latency_ms:
-    description: Milliseconds within which 99 of 100 requests of one golden row must be answered.
+    description:
+      - Milliseconds within which 99 of 100 requests of one golden row must be answered.
+      - The gate V(latency) is put whenever this is given, after those of O(gates). V(0) is as if it were not.
     type: float
   gates:
     description: The gates, in the order in which they are put.
     type: list
     elements: str
-    choices: [ready, version, golden, latency]
     default: [ready, version, golden]
   timeout:
     description: Seconds within which each single request must be answered.
@@ -78,7 +80,6 @@ EXAMPLES = r"""
     digest: 0a1b2c3d4e5f
     golden: /var/lib/modelfleet/tumour/releases/3-0a1b2c3d4e5f/bundle/golden.json
     max_latency_ms: 50
-    gates: [ready, version, golden, latency]
 """
 
 RETURN = r"""
@@ -121,12 +122,14 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.modelfleet.onprem.plugins.module_utils._gates import (
+    DEFAULT_GATES,
     Expected,
     Golden,
+    choose_gates,
     failure,
     run_gates,
 )
-from ansible_collections.modelfleet.onprem.plugins.module_utils._http import HttpError, Server
+from ansible_collections.modelfleet.onprem.plugins.module_utils._http import Server
 
 ARGUMENTS = {
     "address": {"type": "str", "required": True},
@@ -136,18 +139,9 @@ ARGUMENTS = {
     "golden": {"type": "path"},
     "tolerance": {"type": "dict", "options": {"relative": {"type": "float"}, "absolute": {"type": "float"}}},
     "max_latency_ms": {"type": "float"},
-    "gates": {
-        "type": "list",
-        "elements": "str",
-        "choices": ["ready", "version", "golden", "latency"],
-        "default": ["ready", "version", "golden"],
-    },
+    "gates": {"type": "list", "elements": "str", "default": list(DEFAULT_GATES)},
     "timeout": {"type": "int", "default": 10},
 }
-
-
-class ProbeError(ValueError):
-    """The gates cannot be put, in one line."""
 
 
 def read_golden(path: Path, tolerance: Mapping[str, Any]) -> Golden:
@@ -157,21 +151,12 @@ def read_golden(path: Path, tolerance: Mapping[str, Any]) -> Golden:
         own = {**document["tolerance"], **{name: value for name, value in tolerance.items() if value is not None}}
         return Golden(document["instances"], document["predictions"], document.get("probabilities"), own)
     except (KeyError, TypeError, ValueError) as error:
-        raise ProbeError(f"{path}: expected golden rows, found: {error!r}") from error
+        raise ValueError(f"{path}: expected golden rows, found: {error!r}") from error
 
 
 def read_expected(params: Mapping[str, Any]) -> Expected:
-    """What the gates compare with; ProbeError if a gate lacks what it needs."""
-    gates = params["gates"]
+    """What the gates compare with."""
     golden = read_golden(Path(params["golden"]), params["tolerance"] or {}) if params["golden"] else None
-    for gate, option, given in (
-        ("version", "version or digest", params["version"] or params["digest"]),
-        ("golden", "golden", golden),
-        ("latency", "golden", golden),
-        ("latency", "max_latency_ms", params["max_latency_ms"]),
-    ):
-        if gate in gates and not given:
-            raise ProbeError(f"gates: expected the option {option} for the gate {gate}, found none")
     return Expected(params["service"], params["version"], params["digest"], golden, params["max_latency_ms"])
 
 
@@ -179,9 +164,10 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         expected = read_expected(module.params)
+        gates = choose_gates(module.params["gates"], expected)
         with Server(module.params["address"], module.params["timeout"]) as server:
-            results = run_gates(server, module.params["gates"], expected)
-    except (HttpError, ProbeError, OSError) as error:
+            results = run_gates(server, gates, expected)
+    except (ValueError, OSError) as error:
         module.fail_json(msg=str(error), gates=[])
     problem = failure(results)
     if problem:

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from ansible_collections.modelfleet.onprem.plugins.module_utils._gates import DEFAULT_GATES, GATES
+
 Slot = Literal["blue", "green"]
 Strategy = Literal["basic", "rolling", "blue_green"]
 SLOTS: tuple[Slot, ...] = get_args(Slot)
@@ -59,6 +61,7 @@ class Service:
     max_body_bytes: int = 8 * 1024 * 1024
     ready_timeout: int = 60
     drain_timeout: int = 30
+    gates: tuple[str, ...] = DEFAULT_GATES
     max_latency_ms: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -99,6 +102,10 @@ def _is_batches(value: object) -> bool:
     return isinstance(value, (list, tuple)) and bool(value) and all(_BATCH.fullmatch(str(batch)) for batch in value)
 
 
+def _is_gates(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(gate in GATES for gate in map(str, value))
+
+
 def _is_environment(value: object) -> bool:
     return isinstance(value, Mapping) and all(
         isinstance(key, str) and re.fullmatch(r"[A-Z][A-Z0-9_]*", key) and "\n" not in str(text)
@@ -111,6 +118,7 @@ _KEYS: dict[str, tuple[str, Any]] = {
     "batches": ('a list of counts and percentages such as [1, "25%", "100%"]', _is_batches),
     "drain_timeout": _whole(1, 3600),
     "environment": ("a mapping of upper-case names to one-line values", _is_environment),
+    "gates": (f"a list of some of {', '.join(GATES)}", _is_gates),
     "keep_releases": _whole(2, 1000),
     "keep_warm": ("true or false", lambda value: isinstance(value, bool)),
     "max_body_bytes": _whole(1024, 2**31),
@@ -177,15 +185,22 @@ def _parse_service(name: str, found: object, groups: Mapping[str, Sequence[str]]
         if not suits(value):
             raise ServiceError(f"{where}.{key}: expected {words}, found {value!r}")
         options[str(key)] = value
-    if "batches" in options:
-        options["batches"] = tuple(options["batches"])
+    for key in ("batches", "gates"):
+        if key in options:
+            options[key] = tuple(options[key])
     if "memory_max" in options:
         options["memory_max"] = str(options["memory_max"])
     if "environment" in options:
         options["environment"] = {str(key): str(text) for key, text in options["environment"].items()}
     options.setdefault("model", name)
     slot_hosts = _parse_hosts(f"{where}.hosts", found.get("hosts", "model_hosts"), groups)
-    return Service(name=name, port=int(found["port"]), slot_hosts=slot_hosts, **options)
+    service = Service(name=name, port=int(found["port"]), slot_hosts=slot_hosts, **options)
+    for gate in service.gates:
+        # A gate's limit is the key of that name.
+        limit = GATES[gate].limit
+        if limit and getattr(service, limit) is None:
+            raise ServiceError(f"{where}.{limit}: expected one for the gate {gate}, found none")
+    return service
 
 
 def _parse_hosts(where: str, found: object, groups: Mapping[str, Sequence[str]]) -> dict[Slot, tuple[str, ...]]:

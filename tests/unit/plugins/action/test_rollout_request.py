@@ -77,6 +77,21 @@ def test_a_wheel_that_was_given_is_the_server(ask: Callable[..., Any], bundle: P
     assert request["server"] == {"wheel": str(server_wheel), "sha256": digest}
 
 
+@pytest.mark.parametrize(
+    ("keys", "gates", "limit"),
+    [
+        ({}, ["ready", "version", "golden"], None),
+        ({"gates": ["golden"], "max_latency_ms": 50}, ["golden"], 50),
+    ],
+    ids=["by default", "as the inventory says"],
+)
+def test_the_gates_of_the_service_are_in_the_request(
+    ask: Callable[..., Any], bundle: Path, keys: dict[str, Any], gates: list[str], limit: int | None
+) -> None:
+    request = ask(action="deploy", bundle=str(bundle), services={"tumour": {"port": 8101, **keys}})["request"]
+    assert (request["gates"], request["max_latency_ms"]) == (gates, limit)
+
+
 @pytest.mark.parametrize("action", ["rollback", "retire"])
 def test_going_back_and_retiring_need_no_bundle(ask: Callable[..., Any], action: str) -> None:
     request = ask(action=action, service="prices")["request"]

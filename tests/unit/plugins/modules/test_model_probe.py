@@ -64,9 +64,29 @@ def verdicts(result: dict[str, Any]) -> dict[str, str]:
 
 
 def test_a_good_release_passes(probe: Callable[..., Any]) -> None:
-    result = probe(max_latency_ms=1000, gates=["ready", "version", "golden", "latency"])
-    assert verdicts(result) == {"ready": "pass", "version": "pass", "golden": "pass", "latency": "pass"}
-    assert not result["changed"]
+    result = probe()
+    assert verdicts(result) == {"ready": "pass", "version": "pass", "golden": "pass"}
+    assert (result["changed"], "diff" in result) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "put"),
+    [
+        ({"max_latency_ms": 1000}, ["ready", "version", "golden", "latency"]),
+        ({"max_latency_ms": 1000, "gates": ["latency", "ready"]}, ["latency", "ready"]),
+        ({"max_latency_ms": 0, "gates": ["golden"]}, ["golden"]),
+    ],
+    ids=["with a limit, also its gate", "each once, in the order asked for", "0 is no limit"],
+)
+def test_a_gate_is_put_when_it_is_named_or_its_limit_is_given(
+    probe: Callable[..., Any], options: dict[str, Any], put: list[str]
+) -> None:
+    assert verdicts(probe(**options)) == dict.fromkeys(put, "pass")
+
+
+def test_check_mode_asks_too(probe: Callable[..., Any], model_server: Any) -> None:
+    assert probe(_ansible_check_mode=True)["gates"][2]["verdict"] == "pass"
+    assert [path for path, _body in model_server.asked] == ["/v2/health/ready", "/v2/health/ready", "/predict"]
 
 
 def test_the_first_digits_of_a_digest_are_enough(probe: Callable[..., Any]) -> None:
@@ -148,12 +168,17 @@ def test_nobody_at_the_address(probe: Callable[..., Any]) -> None:
         ({"address": "nowhere"}, "address: expected HOST:PORT, found 'nowhere'"),
         ({"golden": None}, "gates: expected the option golden for the gate golden, found none"),
         ({"version": None, "digest": None}, "expected the option version or digest for the gate version"),
-        ({"gates": ["latency"]}, "expected the option max_latency_ms for the gate latency"),
+        ({"gates": ["latency"]}, "gates: expected the option max_latency_ms for the gate latency, found none"),
+        ({"golden": None, "gates": [], "max_latency_ms": 5}, "expected the option golden for the gate latency"),
+        ({"gates": ["ready", "speed"]}, "gates: expected some of ready, version, golden, latency, found 'speed'"),
         ({"golden": "/nonexistent"}, "/nonexistent"),
     ],
 )
-def test_what_cannot_be_asked_is_said(probe: Callable[..., Any], options: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_asked_is_said(
+    probe: Callable[..., Any], model_server: Any, options: dict[str, Any], message: str
+) -> None:
     assert message in probe(**options)["msg"]
+    assert model_server.asked == []
 
 
 def test_golden_rows_that_are_none_are_said(probe: Callable[..., Any], golden: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.modelfleet.onprem.plugins.module_utils._gates import GATES
+from ansible_collections.modelfleet.onprem.plugins.modules import model_probe
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import (
     ServiceError,
     balancer_pools,
@@ -22,6 +24,20 @@ def test_a_service_needs_no_more_than_a_port() -> None:
     assert service.strategy == "blue_green"
     assert service.settings("green")["BIND"] == "0.0.0.0:8102"
     assert service.limits() == {"MemoryMax": "1G", "TasksMax": "256"}
+
+
+def test_a_service_may_say_its_gates() -> None:
+    definitions = {"a": {"port": 8101}, "b": {"port": 8111, "gates": ["latency", "ready"], "max_latency_ms": 50}}
+    services = parse_services(definitions, GROUPS)
+    assert services["a"].gates == ("ready", "version", "golden")
+    assert services["b"].gates == ("latency", "ready")
+
+
+@pytest.mark.parametrize("limit", [gate.limit for gate in GATES.values() if gate.limit])
+def test_the_limit_of_a_gate_is_a_key_of_a_service_and_an_option_of_the_probe(limit: str) -> None:
+    service = parse_services({"tumour": {"port": 8101, limit: 50}}, GROUPS)["tumour"]
+    assert getattr(service, limit) == 50
+    assert limit in model_probe.ARGUMENTS
 
 
 def test_blue_and_green_may_be_two_groups_of_hosts() -> None:
@@ -45,6 +61,13 @@ def test_blue_and_green_may_be_two_groups_of_hosts() -> None:
         ({"tumour": {"port": 8101, "workers": "2"}}, "found '2'"),
         ({"tumour": {"port": 8101, "keep_warm": "yes"}}, "tumour.keep_warm: expected true or false, found 'yes'"),
         ({"tumour": {"port": 8101, "strategy": "red"}}, "tumour.strategy: expected one of basic, rolling, blue_green"),
+        (
+            {"tumour": {"port": 8101, "gates": ["speed"]}},
+            "tumour.gates: expected a list of some of ready, version",
+        ),
+        ({"tumour": {"port": 8101, "gates": []}}, r"tumour.gates: .* found \[\]"),
+        ({"tumour": {"port": 8101, "gates": "ready"}}, "tumour.gates: .* found 'ready'"),
+        ({"tumour": {"port": 8101, "gates": ["latency"]}}, "tumour.max_latency_ms: expected one for the gate latency"),
         ({"tumour": {"port": 8101, "batches": []}}, "tumour.batches: expected a list of counts and percentages"),
         ({"tumour": {"port": 8101, "batches": [0]}}, "tumour.batches"),
         ({"tumour": {"port": 8101, "memory_max": "lots"}}, "tumour.memory_max: expected a size such as 512M or 2G"),
