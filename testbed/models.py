@@ -61,7 +61,9 @@ def never_ready(files: dict[str, bytes]) -> dict[str, bytes]:
 
 def memory_hog(files: dict[str, bytes]) -> dict[str, bytes]:
     """A pickle that fills 3 GiB of memory when it is loaded."""
-    return {**files, "model.pkl": pickle.dumps(Call(operator.mul, b"x", 3 << 30))}
+    # In pieces: a machine smaller than that refuses the whole, and nothing would have been filled.
+    program = "blocks = [b'x' * (64 << 20) for block in range(48)]"
+    return {**files, "model.pkl": pickle.dumps(Call(exec, program))}
 
 
 def task_hog(files: dict[str, bytes]) -> dict[str, bytes]:
