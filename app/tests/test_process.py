@@ -273,6 +273,32 @@ def test_a_body_too_large_is_refused_and_the_connection_survives(
         predict(connection, 0.0)
 
 
+def test_a_chunked_body_is_taken_up_to_the_limit_and_refused_beyond_it(
+    start: Callable[..., Server], slow_bundle: Path
+) -> None:
+    body = json.dumps({"instances": [[0.0]]}).encode()
+    server = start(slow_bundle, MAX_BODY_BYTES=str(len(body)))
+    statuses = []
+    with server.connection() as connection:
+        for sent in (body, body + b" ", body + b" " * 10_000, body):
+            chunks = iter([sent[:10], sent[10:]])
+            connection.request("POST", "/predict", chunks, {"Content-Type": "application/json"}, encode_chunked=True)
+            answer = connection.getresponse()
+            statuses.append((answer.status, json.loads(answer.read()).get("detail")))
+    refused = (413, f"the body: expected at most {len(body)} bytes")
+    assert statuses == [(200, None), refused, refused, (200, None)]
+
+
+def test_a_client_still_sending_a_body_too_large_reads_the_refusal(
+    start: Callable[..., Server], slow_bundle: Path
+) -> None:
+    server = start(slow_bundle)
+    headers = {"Content-Type": "application/json", "Connection": "close"}
+    with server.connection() as connection:
+        connection.request("POST", "/predict", b" " * (12 * 1024 * 1024), headers)
+        assert connection.getresponse().status == 413
+
+
 @pytest.mark.parametrize(
     ("environment", "message"),
     [

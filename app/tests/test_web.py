@@ -127,6 +127,11 @@ def test_what_the_server_is_to_blame_for_is_logged_not_told(
     assert "RuntimeError: a secret" in caplog.text
 
 
+def test_the_title_of_a_body_too_large_is_the_same_on_every_python(client: FlaskClient) -> None:
+    answer = client.post("/predict", data=b" " * 2000, content_type="application/json")
+    assert answer.get_json(force=True)["title"] == "Request Entity Too Large"
+
+
 def test_a_405_says_what_is_allowed(client: FlaskClient) -> None:
     assert "POST" in client.get("/predict").headers["Allow"]
 

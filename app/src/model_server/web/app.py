@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from model_server.bundle.contract import INTEGERS
 from model_server.scoring.formats import FORMATS
@@ -32,10 +33,11 @@ def create_app(
     """The application that serves ``scorer`` under the name ``service``, ready until ``is_stopping`` gives true."""
     manifest = scorer.manifest
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
+    # One byte more than is allowed, for a chunked body is cut off there and its length is the only sign of it.
+    app.config["MAX_CONTENT_LENGTH"] = max_body_bytes + 1
     metrics = Metrics(service, manifest.version, manifest.digest)
     metrics.watch(app)
-    handle_errors(app)
+    handle_errors(app, max_body_bytes)
 
     @app.after_request
     def name_the_model(response: Response) -> Response:
@@ -47,7 +49,10 @@ def create_app(
     def predict() -> Response:
         if request.mimetype != "application/json":
             raise UnsupportedMediaType("application/json", request.mimetype)
-        scored = scorer.score(request.get_data(cache=False))
+        body = request.get_data(cache=False)
+        if len(body) > max_body_bytes:
+            raise RequestEntityTooLarge
+        scored = scorer.score(body)
         metrics.rows.inc(scored.rows)
         return Response(scored.body, content_type="application/json")
 

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import json
+import time
+from contextlib import suppress
 from http import HTTPStatus
-from typing import Any
+from typing import IO, Any
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from model_server.scoring.errors import BodyError, ContractError, ModelError, ScoringError, shown
@@ -21,6 +23,10 @@ SCORING: dict[type[ScoringError], tuple[HTTPStatus, str, str]] = {
 }
 
 
+DISCARD_SECONDS = 2.0
+"""How long the rest of a refused body is read."""
+
+
 class UnsupportedMediaType(HTTPException):
     code = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
@@ -28,7 +34,7 @@ class UnsupportedMediaType(HTTPException):
         super().__init__(f"content type: expected {expected}, found {shown(found) if found else 'none'}")
 
 
-def handle_errors(app: Flask) -> None:
+def handle_errors(app: Flask, max_body_bytes: int) -> None:
     """Answer every error with a problem document; what the server or the model is to blame for is logged, too."""
 
     @app.errorhandler(ScoringError)
@@ -43,8 +49,10 @@ def handle_errors(app: Flask) -> None:
         status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
         detail = error.description or status.description
         if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            detail = f"the body: expected at most {app.config['MAX_CONTENT_LENGTH']} bytes"
-        problem = _problem(status, status.phrase, detail)
+            detail = f"the body: expected at most {max_body_bytes} bytes"
+            _discard(request.input_stream, max_body_bytes)
+        # Not the status's phrase, which differs from one Python to the next.
+        problem = _problem(status, error.name, detail)
         for name, value in error.get_headers():
             if name == "Allow":
                 problem.headers[name] = value
@@ -55,6 +63,14 @@ def handle_errors(app: Flask) -> None:
         app.logger.error("%s: %s", type(error).__name__, error, exc_info=error)
         status = HTTPStatus.INTERNAL_SERVER_ERROR
         return _problem(status, status.phrase, "the server failed; its log has the cause")
+
+
+def _discard(body: IO[bytes], limit: int) -> None:
+    """Read up to ``limit`` bytes of what is left: a client that is still sending may meet a reset, not the answer."""
+    deadline = time.monotonic() + DISCARD_SECONDS
+    with suppress(OSError):
+        while limit > 0 and time.monotonic() < deadline and (found := body.read(min(limit, 65_536))):
+            limit -= len(found)
 
 
 def _problem(
