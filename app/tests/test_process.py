@@ -289,6 +289,34 @@ def test_a_chunked_body_is_taken_up_to_the_limit_and_refused_beyond_it(
     assert statuses == [(200, None), refused, refused, (200, None)]
 
 
+@pytest.mark.parametrize(
+    ("sent", "status", "title", "detail"),
+    [
+        (b"GET / HTTP/1.1\r\nbad header\r\n\r\n", 400, "Bad Request", "Invalid HTTP Header"),
+        (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\n\r\n", 414, "Request URI Too Long", "Request Line is too large"),
+        (
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: unknown\r\n\r\n",
+            501,
+            "Not Implemented",
+            "Unsupported transfer coding",
+        ),
+    ],
+)
+def test_what_is_no_request_gets_a_problem_document_that_names_the_model(
+    start: Callable[..., Server], slow_bundle: Path, sent: bytes, status: int, title: str, detail: str
+) -> None:
+    server = start(slow_bundle)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(sent)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        found = json.loads(answer.read())
+    assert (answer.status, answer.headers["Content-Type"]) == (status, "application/problem+json")
+    assert (answer.headers["X-Model-Version"], len(answer.headers["X-Model-Digest"])) == ("1", 12)
+    assert (found["status"], found["title"]) == (status, title)
+    assert detail in found["detail"]
+
+
 def test_a_client_still_sending_a_body_too_large_reads_the_refusal(
     start: Callable[..., Server], slow_bundle: Path
 ) -> None:

@@ -11,6 +11,7 @@ from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from model_server.bundle.contract import INTEGERS
+from model_server.bundle.manifest import Manifest
 from model_server.scoring.formats import FORMATS
 from model_server.scoring.scorer import Scorer
 from model_server.web.metrics import Metrics
@@ -27,6 +28,11 @@ DATATYPES = {
 """The Open Inference Protocol's names of the contract's dtypes."""
 
 
+def model_headers(manifest: Manifest) -> dict[str, str]:
+    """What every answer says of the model, an error of the server's own too."""
+    return {"X-Model-Version": manifest.version, "X-Model-Digest": manifest.digest[:12]}
+
+
 def create_app(
     scorer: Scorer, service: str, max_body_bytes: int, is_stopping: Callable[[], bool] = lambda: False
 ) -> Flask:
@@ -41,8 +47,7 @@ def create_app(
 
     @app.after_request
     def name_the_model(response: Response) -> Response:
-        response.headers["X-Model-Version"] = manifest.version
-        response.headers["X-Model-Digest"] = manifest.digest[:12]
+        response.headers.update(model_headers(manifest))
         return response
 
     @app.post("/predict")

@@ -10,16 +10,21 @@ import mmap
 import os
 import signal
 import time
+from http import HTTPStatus
+from socket import socket
 from typing import Any
 
 from flask import Flask
+from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
 from prometheus_client.multiprocess import mark_process_dead
+from werkzeug.http import HTTP_STATUS_CODES
 
 from model_server.scoring.scorer import Scorer
-from model_server.web.app import create_app
+from model_server.web.app import create_app, model_headers
+from model_server.web.problems import SERVER_FAILED, problem
 from model_server.web.settings import Settings
 
 LINGER = 2.0
@@ -62,7 +67,16 @@ class Server(BaseApplication):
             self.scorer, self.settings.service, self.settings.max_body_bytes, lambda: self.stopping[0] != 0
         )
 
+    def write_error(self, client: socket, status: int, _reason: str, message: str) -> None:
+        """Answer what never got to the application, such as a malformed header, as the application would."""
+        title = HTTP_STATUS_CODES[status]
+        answer = problem(HTTPStatus(status), title, message or SERVER_FAILED)
+        answer.headers.update(model_headers(self.scorer.manifest), Connection="close")
+        util.write_nonblock(client, f"HTTP/1.1 {status} {title}\r\n{answer.headers}".encode("latin-1") + answer.data)
+
     def run(self) -> None:
+        # Gunicorn has no setting for its error pages.
+        util.write_error = self.write_error
         Master(self).run()
 
 

@@ -23,6 +23,8 @@ SCORING: dict[type[ScoringError], tuple[HTTPStatus, str, str]] = {
 }
 
 
+SERVER_FAILED = "the server failed; its log has the cause"
+
 DISCARD_SECONDS = 2.0
 """How long the rest of a refused body is read."""
 
@@ -42,7 +44,7 @@ def handle_errors(app: Flask, max_body_bytes: int) -> None:
         status, kind, title = SCORING[type(error)]
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             app.logger.error("%s", error, exc_info=error.__cause__)
-        return _problem(status, title, str(error), f"urn:modelfleet:problem:{kind}", error.details)
+        return problem(status, title, str(error), f"urn:modelfleet:problem:{kind}", error.details)
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
@@ -52,17 +54,17 @@ def handle_errors(app: Flask, max_body_bytes: int) -> None:
             detail = f"the body: expected at most {max_body_bytes} bytes"
             _discard(request.input_stream, max_body_bytes)
         # Not the status's phrase, which differs from one Python to the next.
-        problem = _problem(status, error.name, detail)
+        answer = problem(status, error.name, detail)
         for name, value in error.get_headers():
             if name == "Allow":
-                problem.headers[name] = value
-        return problem
+                answer.headers[name] = value
+        return answer
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
         app.logger.error("%s: %s", type(error).__name__, error, exc_info=error)
         status = HTTPStatus.INTERNAL_SERVER_ERROR
-        return _problem(status, status.phrase, "the server failed; its log has the cause")
+        return problem(status, status.phrase, SERVER_FAILED)
 
 
 def _discard(body: IO[bytes], limit: int) -> None:
@@ -73,8 +75,9 @@ def _discard(body: IO[bytes], limit: int) -> None:
             limit -= len(found)
 
 
-def _problem(
+def problem(
     status: HTTPStatus, title: str, detail: str, kind: str = "about:blank", details: dict[str, Any] | None = None
 ) -> Response:
+    """The answer that says what went wrong."""
     document = {"type": kind, "title": title, "status": int(status), "detail": detail, **(details or {})}
     return Response(json.dumps(document), status=int(status), content_type="application/problem+json")
