@@ -287,7 +287,8 @@ def launch(layout: Layout, service: str, slot: str, start: Start, address: str, 
         message = f"{name}: {error}" + (f"; its last words: {said[:300]}" if said else "")
         raise StartError(message, [line.text for line in log]) from error
     _systemd.enable(name)
-    write_file(layout.record(service, slot), start.to_json())
+    # Root's alone, for the settings may hold secrets.
+    write_file(layout.record(service, slot), start.to_json(), mode=0o600)
 
 
 def wait_until_ready(name: str, release: str, address: str, deadline: float, seconds: int) -> None:

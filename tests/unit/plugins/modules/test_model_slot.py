@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import Layout, release_in
-from ansible_collections.modelfleet.onprem.plugins.modules import model_release
+from ansible_collections.modelfleet.onprem.plugins.modules import model_info, model_release
 
 ENV = "0123456789abcdef"
 OTHER_ENV = "fedcba9876543210"
@@ -151,6 +151,17 @@ def test_stopping_is_done_once(slot: Callable[..., Any], systemd: Any) -> None:
     assert (result["after"]["unit"], result["after"]["ready"]) == ("inactive", False)
     assert systemd.state(BLUE)["UnitFileState"] == "disabled"
     assert not slot(state="stopped")["changed"]
+
+
+def test_settings_are_readable_by_nobody_else(
+    slot: Callable[..., Any], run_module: Callable[..., Any], release: str, layout: Layout
+) -> None:
+    slot(settings={"TOKEN": "secret"})
+    for path in (layout.record("tumour", "blue"), layout.settings("tumour", "blue")):
+        assert path.stat().st_mode & 0o007 == 0
+    assert layout.record("tumour", "blue").stat().st_mode & 0o077 == 0
+    found = run_module(model_info, {"python": "python3", "services": ["tumour"]})["model_host"]
+    assert found["services"]["tumour"]["slots"]["blue"]["started"] == {"release": release, "env": ENV}
 
 
 def test_the_record_is_json_of_what_was_started(slot: Callable[..., Any], release: str, layout: Layout) -> None:
