@@ -2,7 +2,7 @@
 # Copyright: (c) 2026, modelfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Start, stop or restart a slot of a service, and wait until it is ready."""
+"""Start or stop a slot of a service, and wait until it is ready."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ options:
     required: true
   state:
     description:
-      - V(started) starts the slot unless it runs as asked for, V(restarted) starts it in any case.
+      - V(started) starts the slot unless it runs as asked for.
       - V(stopped) lets requests in flight finish and ends it.
       - A started slot is started again when the machine boots, a stopped one is not.
     type: str
-    choices: [started, restarted, stopped]
+    choices: [started, stopped]
     default: started
   release:
     description:
@@ -139,7 +139,7 @@ after:
       sample: 0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e7f8a9b0c1d2e3f4a5b6c7d8e9f0a1b
 address:
   description: Where the model server answers.
-  returned: when O(state=started) or O(state=restarted)
+  returned: when O(state=started)
   type: str
   sample: 127.0.0.1:8102
 seconds:
@@ -195,7 +195,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._systemd import 
 ARGUMENTS = {
     "service": {"type": "str", "required": True},
     "slot": {"type": "str", "choices": list(SLOTS), "required": True},
-    "state": {"type": "str", "choices": ["started", "restarted", "stopped"], "default": "started"},
+    "state": {"type": "str", "choices": ["started", "stopped"], "default": "started"},
     "release": {"type": "str"},
     "settings": {"type": "dict", "default": {}},
     "limits": {"type": "dict", "default": {}},
@@ -318,7 +318,7 @@ def ensure_started(params: Mapping[str, Any], layout: Layout, check_mode: bool) 
         check_placed(layout, service, start)
     address = params["address"] or listening_address(start.settings)
     before = read_slot(layout, service, slot)
-    if params["state"] == "started" and runs_as(layout, service, slot, before, start):
+    if runs_as(layout, service, slot, before, start):
         return {"changed": False, "address": address, "before": before, "after": before}
     planned = {
         **asdict(start),
