@@ -24,6 +24,18 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _BATCH = re.compile(r"[1-9][0-9]{0,2}%|[1-9][0-9]*")
 _MEMORY = re.compile(r"[1-9][0-9]*[KMGT]?")
+# What a service's other keys, or the slot itself, set in the model server's environment.
+_OWN_SETTINGS = (
+    "BIND",
+    "GRACEFUL_TIMEOUT",
+    "MAX_BODY_BYTES",
+    "MODEL_BUNDLE",
+    "MODEL_ENV",
+    "MODEL_SERVICE",
+    "PROMETHEUS_MULTIPROC_DIR",
+    "THREADS",
+    "WORKERS",
+)
 # The balancer reads "/v2/..." as the Open Inference Protocol's paths, and keeps its state where a service "lb" would.
 _RESERVED = ("lb", "v2")
 
@@ -108,16 +120,26 @@ def _is_gates(value: object) -> bool:
 
 def _is_environment(value: object) -> bool:
     return isinstance(value, Mapping) and all(
-        isinstance(key, str) and re.fullmatch(r"[A-Z][A-Z0-9_]*", key) and "\n" not in str(text)
-        for key, text in value.items()
+        isinstance(key, str) and re.fullmatch(r"[A-Z][A-Z0-9_]*", key) for key in value
     )
+
+
+def _check_environment(where: str, environment: Mapping[str, object]) -> None:
+    """ServiceError for a name that is not the service's to set, or a value that does not fit in a unit's file."""
+    for name, value in environment.items():
+        if name in _OWN_SETTINGS:
+            raise ServiceError(f"{where}: expected none of {', '.join(_OWN_SETTINGS)}, found {name}")
+        # The value may be a secret, so no more of it is told.
+        unprintable = [character for character in str(value) if not character.isprintable()]
+        if unprintable:
+            raise ServiceError(f"{where}.{name}: expected one line of printable text, found {unprintable[0]!r} in it")
 
 
 # What each optional key of a definition must be: in words, and as a check.
 _KEYS: dict[str, tuple[str, Any]] = {
     "batches": ('a list of counts and percentages such as [1, "25%", "100%"]', _is_batches),
     "drain_timeout": _whole(1, 3600),
-    "environment": ("a mapping of upper-case names to one-line values", _is_environment),
+    "environment": ("a mapping of upper-case names to values", _is_environment),
     "gates": (f"a list of some of {', '.join(GATES)}", _is_gates),
     "keep_releases": _whole(2, 1000),
     "keep_warm": ("true or false", lambda value: isinstance(value, bool)),
@@ -191,6 +213,7 @@ def _parse_service(name: str, found: object, groups: Mapping[str, Sequence[str]]
     if "memory_max" in options:
         options["memory_max"] = str(options["memory_max"])
     if "environment" in options:
+        _check_environment(f"{where}.environment", options["environment"])
         options["environment"] = {str(key): str(text) for key, text in options["environment"].items()}
     options.setdefault("model", name)
     slot_hosts = _parse_hosts(f"{where}.hosts", found.get("hosts", "model_hosts"), groups)

@@ -71,7 +71,17 @@ def test_blue_and_green_may_be_two_groups_of_hosts() -> None:
         ({"tumour": {"port": 8101, "batches": []}}, "tumour.batches: expected a list of counts and percentages"),
         ({"tumour": {"port": 8101, "batches": [0]}}, "tumour.batches"),
         ({"tumour": {"port": 8101, "memory_max": "lots"}}, "tumour.memory_max: expected a size such as 512M or 2G"),
-        ({"tumour": {"port": 8101, "environment": {"A": "b\nC=d"}}}, "tumour.environment: expected a mapping"),
+        ({"tumour": {"port": 8101, "environment": {"a": "b"}}}, "tumour.environment: expected a mapping"),
+        (
+            {"tumour": {"port": 8101, "environment": {"A": "b\nC=d"}}},
+            r"tumour.environment.A: expected one line of printable text, found '\\n' in it$",
+        ),
+        ({"tumour": {"port": 8101, "environment": {"A": "b\x1b[0m"}}}, r"found '\\x1b' in it"),
+        (
+            {"tumour": {"port": 8101, "environment": {"A": "b", "WORKERS": 3}}},
+            "tumour.environment: expected none of BIND, .*, THREADS, WORKERS, found WORKERS",
+        ),
+        ({"tumour": {"port": 8101, "environment": {"MODEL_ENV": "/opt"}}}, "found MODEL_ENV"),
         ({"tumour": {"port": 8101, "hosts": "nobody"}}, "tumour.hosts: expected a group with hosts in it, found 'nob"),
         ({"tumour": {"port": 8101, "hosts": "empty"}}, "found 'empty' with none"),
         ({"tumour": {"port": 8101, "hosts": {"blue": "left"}}}, "tumour.hosts: expected a group, or the keys blue and"),
@@ -82,6 +92,18 @@ def test_blue_and_green_may_be_two_groups_of_hosts() -> None:
 def test_a_definition_that_cannot_be_used_is_refused(definitions: Any, message: str) -> None:
     with pytest.raises(ServiceError, match=message):
         parse_services(definitions, GROUPS)
+
+
+def test_a_service_may_set_variables_of_the_model_server_that_nothing_else_sets() -> None:
+    definition = {"port": 8101, "environment": {"KEEP_ALIVE": 5, "GREETING": "schön"}}
+    settings = parse_services({"tumour": definition}, GROUPS)["tumour"].settings("blue")
+    assert (settings["KEEP_ALIVE"], settings["GREETING"]) == ("5", "schön")
+
+
+def test_what_a_service_sets_itself_is_not_its_environments_to_set() -> None:
+    for name in parse_services({"tumour": {"port": 8101}}, GROUPS)["tumour"].settings("blue"):
+        with pytest.raises(ServiceError, match=f"found {name}$"):
+            parse_services({"tumour": {"port": 8101, "environment": {name: "1"}}}, GROUPS)
 
 
 def test_two_services_may_share_a_port_on_different_hosts() -> None:
