@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+README = Path(__file__).parents[3] / "README.md"
 ROLES = sorted((Path(__file__).parents[3] / "roles").iterdir())
 
 
@@ -24,6 +26,19 @@ def documented(role: Path) -> dict[str, Any]:
 def test_documented_defaults_are_the_defaults(role: Path) -> None:
     defaults = yaml.safe_load((role / "defaults/main.yml").read_text()) or {}
     assert {name: option["default"] for name, option in documented(role).items() if "default" in option} == defaults
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_a_variable_is_of_use(role: Path) -> None:
+    parts = [path for folder in ("tasks", "templates", "handlers") for path in (role / folder).glob("*")]
+    text = "".join(path.read_text() for path in parts)
+    assert [name for name in documented(role) if name not in text] == []
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_the_readme_names_no_variable_that_is_not_there(role: Path) -> None:
+    found = re.findall(rf"\b{role.name}_[a-z_]+", (role / "README.md").read_text() + README.read_text())
+    assert set(found) <= set(documented(role))
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
