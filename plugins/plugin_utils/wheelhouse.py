@@ -102,7 +102,8 @@ def merge_locks(bundle_lock: str, server_lock: str) -> str:
 
 def gather(env: str, lock: str, server: Server, target: Target, cache: Path) -> Path:
     """The folder of wheels for ``env``: those of ``lock``, the server's, uv's, and ``env.lock`` itself."""
-    kept = cache / "wheels" / env
+    # The name of an env has all but the C library, which decides what wheels run there.
+    kept = cache / "wheels" / f"{env}-glibc{target.glibc}"
     with _locked(kept):
         if not (kept / "env.lock").is_file():
             with tempfile.TemporaryDirectory(dir=cache) as name:

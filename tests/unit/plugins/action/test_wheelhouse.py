@@ -56,7 +56,7 @@ def test_wheels_are_gathered_in_check_mode_too_and_once(
     (tools / "uv").write_text(FAKE_UV)
     (tools / "uv").chmod(0o755)
     result = gather(check_mode)
-    folder = tmp_path / "cache/modelfleet/wheels/e1"
+    folder = tmp_path / "cache/modelfleet/wheels/e1-glibc2.36"
     assert result == {"changed": False, "folder": str(folder)}
     assert {path.name for path in folder.iterdir()} == {
         "env.lock",
@@ -68,13 +68,19 @@ def test_wheels_are_gathered_in_check_mode_too_and_once(
     assert gather(check_mode) == result
 
 
+def test_hosts_with_another_c_library_get_wheels_of_their_own(gather: Callable[..., Any], tools: Path) -> None:
+    (tools / "uv").write_text(FAKE_UV)
+    (tools / "uv").chmod(0o755)
+    assert gather(glibc="2.28")["folder"] != gather(glibc="2.41")["folder"]
+
+
 def test_a_controller_without_uv_is_told(gather: Callable[..., Any], tools: Path, tmp_path: Path) -> None:
     result = gather()
     assert (result["failed"], result["msg"]) == (
         True,
         f"controller: expected uv beside {tools / 'python'} or on the path, found none",
     )
-    assert not (tmp_path / "cache/modelfleet/wheels/e1").exists()
+    assert not (tmp_path / "cache/modelfleet/wheels/e1-glibc2.36").exists()
 
 
 def test_what_uv_says_is_passed_on(gather: Callable[..., Any], tools: Path) -> None:
