@@ -6,15 +6,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import address_of
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import resolve_address
 
 DOCUMENTATION = """
 name: addresses
-short_description: Addresses under which machines of the fleet reach each other
+short_description: IP addresses under which machines of the fleet reach each other
 version_added: 0.1.0
 author: modelfleet contributors (@modelfleet)
 description:
   - Looks up C(modelfleet_address), else C(ansible_host), else the host's name.
+  - A name is resolved on the controller, to all of its addresses. One that does not resolve is an error.
 positional: hosts
 options:
   _input:
@@ -36,14 +37,14 @@ EXAMPLES = """
 
 RETURN = """
 _value:
-  description: An address a host, in the order of O(hosts).
+  description: The addresses of each host, sorted, in the order of O(hosts).
   type: list
   elements: str
 """
 
 
 def addresses(hostvars: Mapping[str, Mapping[str, Any]], hosts: Iterable[str]) -> list[str]:
-    return [address_of(host, hostvars) for host in hosts]
+    return [address for host in hosts for address in resolve_address(host, hostvars)]
 
 
 class FilterModule:

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Services as an inventory defines them: read, checked and turned into what a slot and a balancer need.
 
-Runs on the controller only. Everything here is pure; what is wrong with a definition is a ``ServiceError`` of one line
-that names the service, the key, what was expected and what was found.
+Runs on the controller only. Everything here is pure but ``resolve_address``, which looks names up; what is wrong with a
+definition is a ``ServiceError`` of one line that names the service, the key, what was expected and what was found.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
+from socket import getaddrinfo
 from typing import Any, Literal, get_args
 
 from ansible_collections.modelfleet.onprem.plugins.module_utils._gates import DEFAULT_GATES, GATES
@@ -282,6 +284,22 @@ def address_of(host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> str:
     """The address under which machines of the fleet reach ``host``."""
     found = hostvars[host]
     return str(found.get("modelfleet_address") or found.get("ansible_host") or host)
+
+
+def resolve_address(host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The IP addresses under which machines of the fleet reach ``host``, for what takes no names; sorted."""
+    found = address_of(host, hostvars)
+    try:
+        return [str(ip_address(found))]
+    except ValueError:
+        pass
+    try:
+        return sorted({str(place[0]) for *_kind, place in getaddrinfo(found, None)})
+    except (OSError, UnicodeError) as error:
+        raise ServiceError(
+            f"address of {host}: expected an IP address or a name that resolves, found {found!r}: "
+            "set modelfleet_address"
+        ) from error
 
 
 def find_strategy(service: Service, asked: str | None) -> Strategy:

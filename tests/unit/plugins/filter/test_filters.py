@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import ip_address
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +21,9 @@ HOSTVARS = {
     "m1": {"ansible_host": "10.0.0.1", "modelfleet_address": "192.168.0.1"},
     "m2": {"ansible_host": "10.0.0.2", "modelfleet_address": ""},
     "m3": {},
+    "::1": {},
+    "lb1": {"ansible_host": "lb1.invalid"},
+    "lb2": {"ansible_host": "localhost"},
 }
 SERVICES = {"tumour": {"port": 8101, "workers": 3, "threads": 2}, "prices": {"port": 8201, "hosts": "left"}}
 
@@ -34,14 +39,28 @@ def apply(plugin: ModuleType, *arguments: Any) -> Any:
     [
         (["m1"], ["192.168.0.1"]),
         (["m2"], ["10.0.0.2"]),
-        (["m3"], ["m3"]),
-        (["m3", "m1"], ["m3", "192.168.0.1"]),
+        (["::1"], ["::1"]),
+        (["m2", "m1"], ["10.0.0.2", "192.168.0.1"]),
         ([], []),
     ],
     ids=["its own variable first", "then Ansible's", "then its name", "in the order asked for", "of nobody"],
 )
 def test_an_address_is_the_one_that_the_fleet_uses(hosts: list[str], found: list[str]) -> None:
     assert apply(addresses, HOSTVARS, hosts) == found
+
+
+def test_a_name_becomes_all_of_its_addresses() -> None:
+    found = apply(addresses, HOSTVARS, ["lb2"])
+    assert "127.0.0.1" in found
+    assert found == sorted({str(ip_address(address)) for address in found})
+
+
+def test_a_name_that_does_not_resolve_is_refused() -> None:
+    message = (
+        "address of lb1: expected an IP address or a name that resolves, found 'lb1.invalid': set modelfleet_address"
+    )
+    with pytest.raises(ServiceError, match=f"^{re.escape(message)}$"):
+        apply(addresses, HOSTVARS, ["m1", "lb1"])
 
 
 def test_every_service_has_a_pool_for_each_slot() -> None:
