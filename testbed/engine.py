@@ -34,6 +34,9 @@ def ensure() -> None:
     if not is_running():
         if not shutil.which("dockerd") or not shutil.which("docker"):
             install("docker.io")
+            if not shutil.which("docker"):
+                # From Debian 13 on the command is a package of its own.
+                install("docker-cli")
         if not is_running():
             _start()
     about = run([*docker(), "info", "--format", "{{.ServerVersion}}, {{.Driver}}, cgroup v{{.CgroupVersion}}"]).strip()

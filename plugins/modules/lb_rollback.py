@@ -134,14 +134,20 @@ def find_cold(balancer: Balancer, target: Target, seconds: float) -> Cold | None
     return Cold(target.service, target.release, "; ".join(wrong)) if wrong else None
 
 
-def sort_services(balancer: Balancer, state: State, params: dict[str, Any]) -> tuple[list[Target], list[Cold]]:
-    """The targets that are warm, and the services that are not."""
+def sort_services(
+    balancer: Balancer, state: State, params: dict[str, Any], check_mode: bool
+) -> tuple[list[Target], list[Cold]]:
+    """The targets that are warm, and the services that are not.
+
+    Where nothing may be cold, something has just started the releases; in check mode it has not, so none is asked.
+    """
     services = dict.fromkeys(params["services"])
     found = [find_earlier(state, service, params["to"], params["cold_ok"]) for service in services]
     warm, cold = [], [service for service in found if isinstance(service, Cold)]
     for target in found:
         if isinstance(target, Target):
-            reason = find_cold(balancer, target, params["wait_timeout"])
+            trusted = check_mode and not params["cold_ok"]
+            reason = None if trusted else find_cold(balancer, target, params["wait_timeout"])
             if reason is None:
                 warm.append(target)
             else:
@@ -168,7 +174,7 @@ def main() -> None:
         with Process(params["socket"]) as process:
             balancer = Balancer(process, params["state_dir"], params["master_socket"])
             before = balancer.read()
-            warm, cold = sort_services(balancer, before, params)
+            warm, cold = sort_services(balancer, before, params, module.check_mode)
             after = move_back(before, warm)
             if before != after and not module.check_mode:
                 commit(balancer, before, after)

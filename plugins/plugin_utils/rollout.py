@@ -44,8 +44,9 @@ class Plan:
     """The steps of one rollout; an empty list of hosts means that the step has nothing to do.
 
     ``stage``: hosts that lack the release or its environment. ``in_place``: hosts of the active slot to restart, in
-    ``batches``. ``idle``: hosts of the other slot to start before the balancers move. ``record``: balancers that are to
-    serve ``release`` from ``slot``. ``stop``: hosts whose ``stop_slot`` is to stop, since it is not kept warm.
+    ``batches``. ``idle``: hosts of the other slot to start before the balancers move. ``unready``: hosts of the slot
+    that a run that was cut short left out of rotation. ``record``: balancers that are to serve ``release`` from
+    ``slot``. ``stop``: hosts whose ``stop_slot`` is to stop, since it is not kept warm.
     """
 
     service: str
@@ -58,6 +59,7 @@ class Plan:
     in_place: list[str] = field(default_factory=list)
     batches: list[int | str] = field(default_factory=lambda: ["100%"])
     idle: list[str] = field(default_factory=list)
+    unready: list[str] = field(default_factory=list)
     record: list[str] = field(default_factory=list)
     stop: list[str] = field(default_factory=list)
     stop_slot: Slot = "green"
@@ -161,11 +163,11 @@ def _plan(
     strategy: Strategy,
 ) -> Plan:
     settings, limits = service.settings(slot), service.limits()
+    unready = [host for host in service.slot_hosts[slot] if not _in_rotation(service, slot, host, balancers)]
     start = [
         host
         for host in service.slot_hosts[slot]
-        if not _as_wanted(service, slot, release, envs[host], settings, limits, hosts[host])
-        or not _in_rotation(service, slot, host, balancers)
+        if host in unready or not _as_wanted(service, slot, release, envs[host], settings, limits, hosts[host])
     ]
     stage = [host for host in service.slot_hosts[slot] if not _staged(service, release, envs[host], hosts[host])]
     record = [
@@ -186,6 +188,7 @@ def _plan(
         # Nothing serves yet in a first deploy, so nothing is gained by going slowly.
         batches=["100%"] if strategy == "basic" or serving is None else list(service.batches),
         idle=[] if in_place else start,
+        unready=unready,
         record=record,
         stop=[] if keep_warm else list(service.slot_hosts[active]),
         stop_slot=active,

@@ -97,8 +97,9 @@ def test_a_request_finds_its_service_by_its_path(fleet: Fleet) -> None:
 
 
 def test_metrics_are_not_for_clients(fleet: Fleet) -> None:
-    status, problem = fleet.machine.get("/tumour/metrics")
-    assert (status, problem["title"]) == (404, "Not Found")
+    for path in ("/tumour/metrics", "/tumour/%6detrics", "/tumour/metrics?now"):
+        status, problem = fleet.machine.get(path)
+        assert (status, problem["title"]) == (404, "Not Found")
 
 
 def test_a_service_without_servers_is_a_503_with_a_body(fleet: Fleet, capsys: Capture) -> None:

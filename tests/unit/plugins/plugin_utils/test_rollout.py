@@ -104,6 +104,12 @@ def test_a_host_that_an_earlier_run_left_out_of_rotation_is_brought_back() -> No
     assert plan.in_place == ["m1"]
 
 
+def test_a_host_left_out_of_the_idle_pool_is_brought_back_before_the_route_moves() -> None:
+    state = host_state(ONE, TWO, blue=slot_state(ONE), green=slot_state(TWO, "green"))
+    plan = deploy("blue_green", TWO, state, balancer_state(blue=ONE, admin={("green", "m2"): "maint"}))
+    assert (plan.idle, plan.unready) == (["m2"], ["m2"])
+
+
 def test_a_run_that_died_between_the_hosts_and_the_balancer_goes_on_with_the_balancer() -> None:
     state = host_state(ONE, TWO, blue=slot_state(ONE), green=slot_state(TWO, "green"))
     plan = deploy("blue_green", TWO, state, balancer_state(blue=ONE))
