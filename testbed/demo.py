@@ -34,14 +34,14 @@ def up() -> None:
     image.ensure()
     fleet.up(read_fleet(INVENTORY))
     with step("Three versions of the model are trained and bundled"):
-        for version in models.MODELS:
-            models.good_bundle(BUNDLES, version)
+        models.build_all(BUNDLES)
     with step("Provisioned hosts and balancer") as remarks:
         remarks.append(_changes(playbook(INVENTORY, "provision").changed))
     first = _run("deploy", {"bundle": "tumour-1", "strategy": "basic"})
     say(f"deploy 1, basic ({first:.1f} s)")
     rows = [("deploy 1, basic", first)]
-    with Load(f"{URL}/predict", _body(), rate=200) as load:
+    answers = json.loads((BUNDLES / "answers.json").read_text())
+    with Load(f"{URL}/predict", (BUNDLES / "request.json").read_bytes(), rate=200, expected=answers) as load:
         for name, verb, variables in STEPS:
             load.mark(name)
             seconds = _run(verb, variables)
@@ -64,11 +64,6 @@ def _run(verb: str, variables: Mapping[str, str]) -> float:
     return playbook(INVENTORY, verb, **given).seconds
 
 
-def _body() -> bytes:
-    golden = json.loads((BUNDLES / "tumour-1" / "golden.json").read_text())
-    return json.dumps({"instances": golden["instances"][:1]}).encode()
-
-
 def _changes(count: int) -> str:
     return f"{count} changes" if count else "which they were already"
 
@@ -87,8 +82,7 @@ def table(rows: Sequence[tuple[str, float, Mapping[str, Any]]]) -> list[str]:
 
 
 def _say_next() -> None:
-    body = STATE / "body.json"
-    body.write_bytes(_body())
+    body = BUNDLES / "request.json"
     say(
         f"""
 The fleet is up, and the service answers at {URL}/predict:

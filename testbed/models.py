@@ -132,6 +132,26 @@ def bad_bundle(out: Path, kind: str, version: str) -> Path:
     return bundle
 
 
+def build_all(out: Path) -> None:
+    """All good versions below ``out``, a request in ``request.json``, and each version's answer in ``answers.json``.
+
+    The answers are scikit-learn's own: what the model servers say is compared with them.
+    """
+    for version in MODELS:
+        good_bundle(out, version)
+    rows = load_breast_cancer(as_frame=True).frame.drop(columns=TARGET).iloc[:2]
+    answers = {}
+    for version in MODELS:
+        model = pickle.loads((out / f"{NAME}-{version}.pkl").read_bytes())
+        answers[version] = {
+            "predictions": model.predict(rows).tolist(),
+            "probabilities": model.predict_proba(rows).tolist(),
+        }
+    request = {"instances": rows.to_numpy().tolist(), "probabilities": True}
+    (out / "request.json").write_text(json.dumps(request))
+    (out / "answers.json").write_text(json.dumps(answers))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m testbed.models", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="the folder to write below")
@@ -145,8 +165,10 @@ def main() -> None:
         return
     if options.version and options.version not in MODELS:
         parser.error(f"--version: expected {', '.join(MODELS)}, found {options.version}")
-    for version in [options.version] if options.version else MODELS:
-        good_bundle(options.out, version)
+    if options.version:
+        good_bundle(options.out, options.version)
+    else:
+        build_all(options.out)
 
 
 if __name__ == "__main__":
