@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -106,8 +107,12 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         if arguments.down:
-            engine.ensure()
+            # An engine that is installed but does not run may still have the fleet; without one there is nothing.
+            if shutil.which("docker"):
+                engine.ensure()
             fleet.down(read_fleet(INVENTORY))
+            image.remove_unused()
+            shutil.rmtree(BUNDLES, ignore_errors=True)
         else:
             up()
     except StepError as problem:

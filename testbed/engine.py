@@ -11,7 +11,8 @@ from pathlib import Path
 
 from testbed.command import STATE, StepError, as_root, install, last_line, run, say, step, succeeds
 
-PID_FILE = Path("/var/run/docker.pid")
+# Those of the engine, and of the containerd that it starts where no init does.
+PID_FILES = {"dockerd": Path("/var/run/docker.pid"), "containerd": Path("/var/run/docker/containerd/containerd.pid")}
 _START_SECONDS = 60
 
 
@@ -49,7 +50,8 @@ def _start() -> None:
             run(as_root(["systemctl", "start", "docker"]))
             _wait(None, None)
         return
-    remove_stale_pid_file(PID_FILE)
+    for program, pid_file in PID_FILES.items():
+        remove_stale_pid_file(pid_file, program)
     try:
         _start_by_hand()
     except StepError as problem:
@@ -59,20 +61,20 @@ def _start() -> None:
         _start_by_hand("--storage-driver=vfs")
 
 
-def remove_stale_pid_file(pid_file: Path, proc: Path = Path("/proc")) -> bool:
-    """Remove the pid file of an engine that is no more: a new one would refuse to start. True when it was stale."""
+def remove_stale_pid_file(pid_file: Path, program: str = "dockerd", proc: Path = Path("/proc")) -> bool:
+    """Remove the pid file of a program that is no more: a new one would refuse to start. True when it was stale."""
     try:
         pid = pid_file.read_text().strip()
-    except FileNotFoundError:
+    except OSError:
         return False
     try:
         name = (proc / pid / "comm").read_text().strip() if pid else ""
     except FileNotFoundError:
         name = ""
-    if name == "dockerd":
+    if name == program:
         return False
     run(as_root(["rm", "--force", str(pid_file)]))
-    say(f"Removed {pid_file}: its engine (process {pid or 'unknown'}) is no more")
+    say(f"Removed {pid_file}: its {program} (process {pid or 'unknown'}) is no more")
     return True
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed.command import STATE, StepError, as_root, install, last_line, run, say, step
+from testbed import engine
 from testbed.engine import docker
 from testbed.inventory import RELEASES
 
@@ -157,6 +158,17 @@ def ensure(releases: Sequence[str] = (), rebuild: bool = False) -> None:
             install("mmdebstrap", "debian-archive-keyring")
         for job in [pool.submit(_build, release) for release in missing]:
             job.result()
+
+
+def remove_unused() -> None:
+    """Remove the images that no fleet is made from any more."""
+    if not engine.is_running():
+        return
+    for release in RELEASES:
+        name = f"{REPOSITORY}:{release}"
+        if _built(release) and not run([*docker(), "ps", "--all", "--quiet", f"--filter=ancestor={name}"]).strip():
+            with step(f"Removed the image {name}"):
+                run([*docker(), "rmi", name])
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def test_the_pid_file_of_a_dead_engine_is_removed(
     if name is not None:
         process.mkdir()
         (process / "comm").write_text(f"{name}\n")
-    assert engine.remove_stale_pid_file(pid_file, tmp_path) is stale
+    assert engine.remove_stale_pid_file(pid_file, "dockerd", tmp_path) is stale
     assert pid_file.exists() is (pid is not None and not stale)
 
 
