@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.command import STATE, StepError, as_root, install, last_line, run, say, step
 from testbed import engine
+from testbed.command import STATE, StepError, as_root, install, last_line, run, say, step
 from testbed.engine import docker
 from testbed.inventory import RELEASES
 
