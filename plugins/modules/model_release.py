@@ -18,7 +18,7 @@ description:
   - Every file is compared with the manifest on the controller before shipping, and on the host as it is written. A
     release appears whole or not at all, and one that is there already is checked, not shipped again.
   - Afterwards the oldest releases beyond O(keep) are removed, with the environments that only they used. A release
-    that a slot points to is never removed.
+    that a slot points to, or that is in O(pinned), is never removed.
 options:
   service:
     description: The service that the release is for.
@@ -38,6 +38,13 @@ options:
     description: How many releases of the service to keep. V(0) keeps all.
     type: int
     default: 5
+  pinned:
+    description:
+      - Releases that stay whatever O(keep) says, such as the one that serves and the one to go back to. One that is not
+        on the host does no harm.
+    type: list
+    elements: str
+    default: []
   release:
     description:
       - The release to remove, when O(state=absent).
@@ -76,6 +83,7 @@ EXAMPLES = r"""
     src: bundles/tumour-3
     env: 9c56cc51b374c3ba
     keep: 3
+    pinned: [2-5e6f0a1b2c3d]
 
 - name: Remove a release that turned out to be wrong
   modelfleet.onprem.model_release:
@@ -164,6 +172,7 @@ ARGUMENTS = {
     "src": {"type": "path"},
     "env": {"type": "str"},
     "keep": {"type": "int", "default": 5},
+    "pinned": {"type": "list", "elements": "str", "default": []},
     "release": {"type": "str"},
     "size": {"type": "int", "default": 0},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -279,7 +288,8 @@ def plan_present(params: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
     here = release in before.releases and find_damage(target, release) is None
     if not here:
         check_space(target, params["size"], f"the release {release}")
-    after = wanted_state(before, release, params["env"], params["keep"], pinned(layout, service))
+    pins = pinned(layout, service) | {check_release(name) for name in params["pinned"]}
+    after = wanted_state(before, release, params["env"], params["keep"], pins)
     releases = [name for name in before.releases if name not in after.releases]
     envs = gone_envs(layout, service, before, after)
     return {

@@ -43,7 +43,8 @@ class Release:
 class Plan:
     """The steps of one rollout; an empty list of hosts means that the step has nothing to do.
 
-    ``stage``: hosts that lack the release or its environment. ``in_place``: hosts of the active slot to restart, in
+    ``stage``: hosts that lack the release or its environment. ``pinned``: releases that they must not let go for it.
+    ``in_place``: hosts of the active slot to restart, in
     ``batches``. ``idle``: hosts of the other slot to start before the balancers move. ``unready``: hosts of the slot
     that a run that was cut short left out of rotation. ``record``: balancers that are to serve ``release`` from
     ``slot``. ``stop``: hosts whose ``stop_slot`` is to stop, since it is not kept warm.
@@ -55,6 +56,7 @@ class Plan:
     was: dict[str, str | None] = field(default_factory=dict)
     envs: dict[str, str] = field(default_factory=dict)
     stage: list[str] = field(default_factory=list)
+    pinned: list[str] = field(default_factory=list)
     wheels: list[dict[str, str]] = field(default_factory=list)
     in_place: list[str] = field(default_factory=list)
     batches: list[int | str] = field(default_factory=lambda: ["100%"])
@@ -183,6 +185,7 @@ def _plan(
         was={"release": serving, "slot": active if serving else None},
         envs=envs,
         stage=stage,
+        pinned=_served_last(service, balancers),
         wheels=_wheels([host for host in stage if envs[host] not in hosts[host]["envs"]], envs, hosts),
         in_place=start if in_place else [],
         # Nothing serves yet in a first deploy, so nothing is gained by going slowly.
@@ -201,6 +204,21 @@ def _recorded(service: Service, slot: Slot, balancers: Mapping[str, BalancerStat
     """The release that the balancers last recorded for a slot; None where one of them has none."""
     found = {state["services"][service.name]["pools"][slot]["release"] for state in balancers.values()}
     return found.pop() if len(found) == 1 else None
+
+
+def _served_last(service: Service, balancers: Mapping[str, BalancerState]) -> list[str]:
+    """The releases that served last by any balancer's word, what serves now first.
+
+    They are as many as a host keeps, less the one to come: so releases that never served, since a gate refused them, go
+    before any of these. What serves and the one before it are always among them, for that is where a rollback goes.
+    """
+    kept = max(2, service.keep_releases - 1)
+    found: dict[str, None] = {}
+    for state in balancers.values():
+        balancer = state["services"][service.name]
+        served = [balancer["pools"][balancer["slot"]]["release"], *reversed(balancer["history"])]
+        found.update(dict.fromkeys(list(dict.fromkeys(filter(None, served)))[:kept]))
+    return list(found)
 
 
 def _previous(service: Service, balancers: Mapping[str, BalancerState]) -> str:

@@ -86,6 +86,7 @@ def test_a_damaged_release_is_placed_again(place: Callable[..., Any], layout: La
             "src": str(archive),
             "env": "0123456789abcdef",
             "keep": 5,
+            "pinned": [],
             "size": 0,
         },
         layout,
@@ -117,6 +118,20 @@ def test_a_release_that_a_slot_points_to_stays(place: Callable[..., Any], layout
     assert names(layout) == ["1", "3"]
 
 
+def test_bad_releases_never_push_out_one_that_is_pinned(place: Callable[..., Any], layout: Layout) -> None:
+    pinned = [place(version)["release"] for version in ("1", "2")]
+    for version in ("3", "4", "5"):
+        result = place(version, keep=2, pinned=[*pinned, "9-0a1b2c3d4e5f"])
+    assert names(layout) == ["1", "2", "5"]
+    assert [name[0] for name in result["removed"]["releases"]] == ["4"]
+
+
+def test_what_is_pinned_must_be_the_name_of_a_release(place: Callable[..., Any]) -> None:
+    assert place("3", pinned=["2"])["msg"] == (
+        "release: expected a version, a dash and 12 hexadecimal digits, found '2'"
+    )
+
+
 def test_an_environment_goes_with_its_last_release(
     place: Callable[..., Any], make_env: Callable[..., str], layout: Layout
 ) -> None:
@@ -135,7 +150,15 @@ def test_an_environment_that_a_slot_started_in_stays(
     layout.settings("tumour", "blue").parent.mkdir(parents=True)
     layout.settings("tumour", "blue").write_text(f'MODEL_ENV="{layout.env(OLDER_ENV)}"\n')
     result = model_release.ensure_present(
-        {"service": "tumour", "release": release, "src": None, "env": "0123456789abcdef", "keep": 5, "size": 0},
+        {
+            "service": "tumour",
+            "release": release,
+            "src": None,
+            "env": "0123456789abcdef",
+            "keep": 5,
+            "pinned": [],
+            "size": 0,
+        },
         layout,
         False,
     )

@@ -127,6 +127,34 @@ def test_no_wheels_are_gathered_where_the_environment_is_there() -> None:
     assert (plan.stage, plan.wheels) == (["m1", "m2"], [])
 
 
+@pytest.mark.parametrize(
+    ("keep", "history", "pinned"),
+    [
+        (2, [ONE, TWO], [THREE, TWO]),
+        (5, [ONE, TWO], [THREE, TWO, ONE]),
+        (3, [TWO, ONE, TWO, THREE], [THREE, TWO]),
+        (5, [], [THREE]),
+    ],
+    ids=["what serves and the one before", "as many as are kept", "each once, the latest first", "no history"],
+)
+def test_what_served_last_is_not_let_go(keep: int, history: list[Release], pinned: list[Release]) -> None:
+    service = parse_services({"tumour": {"port": 8101, "keep_releases": keep}}, GROUPS)["tumour"]
+    four = Release("4-dddddddddddd", "4", "d" * 64)
+    host = host_state(THREE, green=slot_state(THREE, "green"))
+    plan = deploy("blue_green", four, host, balancer_state("green", history, green=THREE), service)
+    assert plan.pinned == [release.name for release in pinned]
+
+
+def test_what_served_last_by_any_balancers_word_is_not_let_go() -> None:
+    balancers = {"lb1": balancer_state(blue=TWO, history=[ONE]), "lb2": balancer_state(blue=THREE)}
+    plan = plan_deploy(SERVICE, "rolling", THREE, {"m1": host_state(TWO), "m2": host_state(TWO)}, balancers, env_of)
+    assert plan.pinned == [TWO.name, ONE.name, THREE.name]
+
+
+def test_a_first_deploy_has_nothing_to_keep() -> None:
+    assert deploy("basic", ONE, host_state(), balancer_state()).pinned == []
+
+
 def test_a_balancer_without_the_service_is_refused() -> None:
     with pytest.raises(ServiceError, match=r"lb1: expected pools for tumour, found none: run provision\.yml first"):
         deploy("basic", ONE, host_state(), {"services": {}})
