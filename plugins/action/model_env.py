@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import tarfile
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.modelfleet.onprem.plugins.module_utils._env import EnvError, read_wheelhouse
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.shipping import ship
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.wheelhouse import WheelhouseError, installed_size
 
 MODULE = "modelfleet.onprem.model_env"
 
@@ -33,7 +33,7 @@ class ActionModule(ActionBase):
             return self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
         wheels = Path(self._loader.path_dwim(folder)) if folder else None
         if wheels:
-            arguments["size"] = _installed_size(wheels)
+            arguments["size"] = _size(wheels)
         found = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
         if found.get("failed") or found.get("changed") or found.get("built", True):
             return found
@@ -47,17 +47,12 @@ class ActionModule(ActionBase):
         return self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
 
 
-def _installed_size(wheels: Path) -> int:
-    """The bytes needed to build an environment: the wheels, what is in them, and half as much again of byte code."""
+def _size(wheels: Path) -> int:
     try:
         read_wheelhouse(wheels)
-        total = 0
-        for path in wheels.glob("*.whl"):
-            with zipfile.ZipFile(path) as archive:
-                total += path.stat().st_size + sum(entry.file_size for entry in archive.infolist()) * 3 // 2
-    except (EnvError, OSError, zipfile.BadZipFile) as error:
+        return installed_size(wheels)
+    except (EnvError, OSError, WheelhouseError) as error:
         raise AnsibleActionFail(str(error)) from error
-    return total
 
 
 def _pack(wheels: Path, archive: Path) -> None:

@@ -103,6 +103,7 @@ def _bundle(service: Service, arguments: dict[str, Any]) -> dict[str, Any]:
     server = find_server(Path(arguments["server"] or _OWN_SERVER), cache_folder())
     return {
         "bundle": str(bundle),
+        "size": manifest.size,
         "release": {"name": manifest.release, "version": manifest.version, "digest": manifest.digest},
         "lock": merge_locks(read_verified(bundle, LOCK).decode(), server.lock),
         "server": {"wheel": str(server.wheel), "sha256": server.sha256},

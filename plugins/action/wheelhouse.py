@@ -14,6 +14,7 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.wheelhouse impor
     cache_folder,
     find_server,
     gather,
+    installed_size,
 )
 
 ARGUMENTS = {
@@ -39,7 +40,8 @@ class ActionModule(ActionBase):
         try:
             server = find_server(Path(arguments["server"]), cache)
             folder = gather(arguments["env"], arguments["lock"], server, target, cache)
+            size = installed_size(folder)
         except ValueError as error:
             return {**result, "failed": True, "msg": str(error)}
         # The cache is the controller's own, and filled in check mode too: a wheel that is nowhere is a truth to tell.
-        return {**result, "changed": False, "folder": str(folder)}
+        return {**result, "changed": False, "folder": str(folder), "size": size}

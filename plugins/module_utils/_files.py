@@ -84,20 +84,30 @@ def remove_partial(folder: Path) -> None:
 
 def free_bytes(path: Path) -> int:
     """The bytes free for ``path``, which need not exist yet."""
+    found = os.statvfs(_existing(path))
+    return found.f_bavail * found.f_frsize
+
+
+def on_one_disk(*paths: Path) -> bool:
+    """Whether ``paths``, which need not exist yet, share what is free."""
+    return len({os.stat(_existing(path)).st_dev for path in paths}) == 1
+
+
+def _existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
+    return path
 
 
 def check_space(path: Path, needed: int, what: str) -> None:
     """DiskError unless ``needed`` bytes are free where ``path`` is or will be."""
     free = free_bytes(path)
     if free < needed:
-        raise DiskError(f"{path}: expected {_size(needed)} free for {what}, found {_size(free)}")
+        raise DiskError(f"{path}: expected {format_size(needed)} free for {what}, found {format_size(free)}")
 
 
-def _size(count: int) -> str:
+def format_size(count: int) -> str:
+    """Bytes, in words."""
     return f"{count / 1e6:.1f} MB" if count >= 10_000_000 else f"{count // 1000} kB"
 
 
@@ -108,7 +118,7 @@ def clear_errors(path: Path, what: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskError(f"{path}: no space left for {what}: {_size(free_bytes(path))} free") from error
+            raise DiskError(f"{path}: no space left for {what}: {format_size(free_bytes(path))} free") from error
         raise
 
 

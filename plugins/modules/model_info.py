@@ -58,6 +58,10 @@ model_host:
       description: The bytes free for environments and for releases.
       type: dict
       sample: {"envs": 52428800000, "releases": 52428800000}
+    one_disk:
+      description: Whether environments and releases share what is free, as they are on the same file system.
+      type: bool
+      sample: true
     envs:
       description: The environments that are complete.
       type: list
@@ -93,7 +97,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import BundleError, read_manifest
 from ansible_collections.modelfleet.onprem.plugins.module_utils._env import EnvError, read_python
-from ansible_collections.modelfleet.onprem.plugins.module_utils._files import free_bytes
+from ansible_collections.modelfleet.onprem.plugins.module_utils._files import free_bytes, on_one_disk
 from ansible_collections.modelfleet.onprem.plugins.module_utils._http import HttpError
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import (
     SLOTS,
@@ -143,6 +147,7 @@ def read_host(layout: Layout, python: str, asked: Sequence[str] | None) -> dict[
     return {
         "python": asdict(read_python(python)),
         "free_bytes": {"envs": free_bytes(layout.envs), "releases": free_bytes(layout.services)},
+        "one_disk": on_one_disk(layout.envs, layout.services),
         "envs": list_envs(layout),
         "services": {
             service: {

@@ -71,4 +71,9 @@ folder:
   returned: success
   type: str
   sample: /home/ops/.cache/modelfleet/wheels/9f86d081884c7d65
+size:
+  description: The bytes that a host needs to build the environment from them.
+  returned: success
+  type: int
+  sample: 498073600
 """

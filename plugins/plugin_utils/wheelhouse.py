@@ -117,6 +117,18 @@ def gather(env: str, lock: str, server: Server, target: Target, cache: Path) -> 
     return kept
 
 
+def installed_size(folder: Path) -> int:
+    """The bytes needed to build an environment: the wheels, what is in them, and half as much again of byte code."""
+    total = 0
+    for path in folder.glob("*.whl"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                total += path.stat().st_size + sum(entry.file_size for entry in archive.infolist()) * 3 // 2
+        except zipfile.BadZipFile as error:
+            raise WheelhouseError(f"{path}: expected a wheel, found: {error}") from error
+    return total
+
+
 def _canonical(name: str) -> str:
     """PEP 503."""
     return re.sub(r"[-_.]+", "-", name).lower()

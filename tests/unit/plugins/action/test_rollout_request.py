@@ -60,6 +60,7 @@ def test_a_deploy_gets_what_its_steps_need(ask: Callable[..., Any], bundle: Path
     assert request["release"] == {"name": manifest.release, "version": "3", "digest": manifest.digest}
     assert request["lock"] == "flask==3.1.3\n"
     assert (request["bundle"], request["ports"]) == (str(bundle), {"blue": 8101, "green": 8102})
+    assert request["size"] == sum(path.stat().st_size for path in bundle.iterdir() if path.name != "manifest.json")
 
 
 def test_a_bundle_may_be_a_tar_and_its_path_is_from_where_the_command_was_given(

@@ -15,10 +15,11 @@ import pytest
 from ansible_collections.modelfleet.onprem.plugins.action import wheelhouse
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.wheelhouse import UV
 
-# Stands for uv, whose pip downloads what the requirements name: a file for each line.
-FAKE_UV = """#!/bin/sh
+EMPTY_ZIP = r"PK\5\6" + r"\0" * 18
+# Stands for uv, whose pip downloads what the requirements name: a wheel for each line, with nothing in it.
+FAKE_UV = f"""#!/bin/sh
 while [ "$1" != --requirement ]; do shift; done
-while read -r line; do touch "$4/$line.whl"; done < "$2"
+while read -r line; do printf '{EMPTY_ZIP}' > "$4/$line.whl"; done < "$2"
 """
 
 
@@ -27,8 +28,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the Python that runs Ansible, and the whole of the path."""
     folder = tmp_path / "tools"
     folder.mkdir()
-    for name in ("sh", "touch"):
-        (folder / name).symlink_to(shutil.which(name) or name)
+    (folder / "sh").symlink_to(shutil.which("sh") or "sh")
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.setattr(sys, "executable", str(folder / "python"))
     return folder
@@ -57,7 +57,9 @@ def test_wheels_are_gathered_in_check_mode_too_and_once(
     (tools / "uv").chmod(0o755)
     result = gather(check_mode)
     folder = tmp_path / "cache/modelfleet/wheels/e1-glibc2.36"
-    assert result == {"changed": False, "folder": str(folder)}
+    # Three wheels, and in the server's a lock of 13 bytes, which count half as much again.
+    wheels = sum(path.stat().st_size for path in folder.glob("*.whl"))
+    assert result == {"changed": False, "folder": str(folder), "size": wheels + 13 * 3 // 2}
     assert {path.name for path in folder.iterdir()} == {
         "env.lock",
         "flask==3.1.3.whl",
@@ -96,3 +98,12 @@ def test_a_server_that_is_none_is_refused(gather: Callable[..., Any], tmp_path: 
     assert gather(server=str(nowhere))["msg"] == (
         f"server: expected a wheel or the model server's source folder, found {nowhere}"
     )
+
+
+def test_a_wheel_that_is_none_is_said(gather: Callable[..., Any], tools: Path, tmp_path: Path) -> None:
+    (tools / "uv").write_text(FAKE_UV.replace("PK", "KP"))
+    (tools / "uv").chmod(0o755)
+    folder = tmp_path / "cache/modelfleet/wheels/e1-glibc2.36"
+    message = gather()["msg"]
+    assert message.startswith(f"{folder}/")
+    assert message.endswith(".whl: expected a wheel, found: File is not a zip file")

@@ -11,7 +11,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from ansible_collections.modelfleet.onprem.plugins.filter import addresses, balancer_pools, fleet_status, read_state
+from ansible_collections.modelfleet.onprem.plugins.filter import (
+    addresses,
+    balancer_pools,
+    fleet_status,
+    lacking_space,
+    read_state,
+)
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import ServiceError
 
 from tests.unit.plugins.states import ONE, TWO, balancer_state, host_state, slot_state
@@ -116,3 +122,12 @@ def test_the_status_has_a_row_for_each_service_slot_and_host(only: list[str] | N
 def test_a_host_that_did_not_answer_is_left_out(variables: dict[str, Any]) -> None:
     hostvars = {"m1": {"state": {"model_host": {"envs": []}}}, "m2": variables, "m3": HOSTVARS["m3"]}
     assert apply(read_state, hostvars, ["m1", "m2"], "state", "model_host") == {"m1": {"envs": []}}
+
+
+def test_a_host_without_room_for_its_environment_is_named() -> None:
+    plan = {"service": "tumour", "stage": ["m1"], "envs": {"m1": "e9"}, "release": {"name": ONE.name}}
+    state = host_state(ONE, free_bytes={"envs": 1000, "releases": 0}, one_disk=False)
+    gathered = [{"item": {"env": "e9", "tag": "cp311"}, "size": 2000, "folder": "/wheels"}]
+    assert apply(lacking_space, plan, {"m1": state}, 0, gathered) == [
+        "m1: /opt/modelfleet/envs: expected 2 kB free for the environment e9, found 1 kB"
+    ]

@@ -37,6 +37,7 @@ def test_an_empty_host_has_nothing_and_systemd_is_not_asked(info: Callable[..., 
     assert (host["services"], host["envs"]) == ({}, [])
     assert set(host["python"]) == {"tag", "version", "machine", "glibc"}
     assert host["free_bytes"]["envs"] > 0
+    assert host["one_disk"]
     assert systemd.calls("show") == []
 
 
