@@ -24,6 +24,9 @@ def _parser() -> argparse.ArgumentParser:
         ("status", "say how each host does"),
     ):
         verbs.add_parser(verb, help=meaning).add_argument("inventory", type=Path)
+    killing = verbs.add_parser("kill", help="end a host at once, as when its power is cut; up starts it again")
+    killing.add_argument("inventory", type=Path)
+    killing.add_argument("host")
     return parser
 
 
@@ -35,6 +38,8 @@ def main() -> int:
         elif arguments.verb == "image":
             engine.ensure()
             image.ensure(arguments.release, arguments.rebuild)
+        elif arguments.verb == "kill":
+            fleet.kill(read_fleet(arguments.inventory), arguments.host)
         else:
             described = read_fleet(arguments.inventory)
             kind = vm if described.kind == "vm" else fleet

@@ -55,6 +55,15 @@ def down(fleet: Fleet) -> None:
             run([*docker(), "network", "rm", network])
 
 
+def kill(fleet: Fleet, name: str) -> None:
+    """End one host at once, as when its power is cut. Its disk stays, and ``up`` starts it again."""
+    containers = {host.name: container_name(fleet, host) for host in fleet.hosts if fleet.kind == "containers"}
+    if name not in containers:
+        raise StepError(f"fleet {fleet.name}: expected a container ({', '.join(containers) or 'none'}), found {name}")
+    with step(f"{name}: ended"):
+        run([*docker(), "kill", containers[name]])
+
+
 def status(fleet: Fleet) -> None:
     """Say of each host whether it runs, how its systemd does, and whether SSH answers. A problem if one does not."""
     if not engine.is_running():

@@ -11,7 +11,7 @@ import pytest
 
 from testbed import __main__ as command_line
 from testbed import command, engine, keys, vm
-from testbed.fleet import container_arguments, largest_packet
+from testbed.fleet import container_arguments, kill, largest_packet
 from testbed.inventory import Fleet, Host, Port
 
 HOST = Host("lb1", "10.0.0.2", 22, "bookworm", (Port(18080, 80),), (("/data", "size=1m"), ("/more", "")))
@@ -133,8 +133,21 @@ def test_the_command_line_ends_with_one_line(
     )
 
 
+@pytest.mark.parametrize(
+    ("fleet", "message"),
+    [
+        (FLEET, "fleet try: expected a container (lb1), found lb2"),
+        (Fleet("one", "vm", None, "ops", (VM,)), "fleet one: expected a container (none), found lb2"),
+    ],
+)
+def test_a_host_that_is_no_container_is_not_ended(fleet: Fleet, message: str) -> None:
+    with pytest.raises(command.StepError) as caught:
+        kill(fleet, "lb2")
+    assert str(caught.value) == message
+
+
 def test_the_command_line_says_what_its_verbs_are() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "testbed", "--help"], cwd=command.ROOT, capture_output=True, text=True, check=True
     )
-    assert all(verb in done.stdout for verb in ("engine", "image", "up", "down", "status"))
+    assert all(verb in done.stdout for verb in ("engine", "image", "up", "down", "status", "kill"))
