@@ -20,6 +20,8 @@ _PROPERTIES = (
     "InvocationID",
 )
 _PROGRAM_SECONDS = 30
+# With cgroups of version 1, or with OOMPolicy=continue, systemd does not tell the kernel's kill from another.
+_SIGNALS = {9: ", which the kernel sends for want of memory (see MemoryMax)"}
 
 
 class SystemdError(ValueError):
@@ -152,7 +154,7 @@ def describe_end(state: UnitState) -> str:
         "exit-code": f"its process ended with status {state.exit_status}",
         "oom-kill": "its process was killed for want of memory (see MemoryMax)",
         "timeout": "systemd's own time for a start was over",
-        "signal": f"its process was ended by signal {state.exit_status}",
+        "signal": f"its process was ended by signal {state.exit_status}{_SIGNALS.get(state.exit_status, '')}",
         "core-dump": f"its process crashed with signal {state.exit_status}",
         "resources": "systemd lacked something that the unit needs, such as its settings file",
     }

@@ -60,6 +60,11 @@ def test_a_log_has_the_units_words_and_systemds() -> None:
         ("exit-code", 1, "its process ended with status 1"),
         ("oom-kill", 9, "its process was killed for want of memory (see MemoryMax)"),
         ("signal", 11, "its process was ended by signal 11"),
+        (
+            "signal",
+            9,
+            "its process was ended by signal 9, which the kernel sends for want of memory (see MemoryMax)",
+        ),
         ("start-limit-hit", 0, "failed (start-limit-hit, status 0)"),
     ],
 )
