@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[3]
-MODULES = ("lb_server", "model_slot")
+MODULES = ("lb_server", "model_probe", "model_slot")
 # A module that Ansible gives its arguments in a file. What it is to fail with is a file beside what it writes.
 MODULE = """#!{python}
 # WANT_JSON
@@ -27,11 +27,12 @@ from pathlib import Path
 told, folder = json.loads(Path(sys.argv[1]).read_text()), Path({folder!r})
 with open(folder / "told", "a") as stream:
     stream.write(json.dumps({{"module": {name!r}, **told}}) + "\\n")
-failure = folder / "{name}-{{}}".format(told["state"])
+failure = folder / "-".join(["{name}", *filter(None, [told.get("state")])])
 if failure.exists():
     print(json.dumps({{"failed": True, "msg": failure.read_text()}}))
 else:
-    print(json.dumps({{"changed": True, "before": None, "after": {{"release": "1-aaaaaaaaaaaa"}}}}))
+    after = {{"settings": {{"MODEL_BUNDLE": "/bundle"}}}}
+    print(json.dumps({{"changed": True, "servers": {{}}, "before": None, "after": after, "address": "127.0.0.1:1"}}))
 """
 HERE = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False}
 # Nothing listens there, so it is unreachable at once.
@@ -49,7 +50,11 @@ class Run:
 
 @pytest.fixture
 def play(tmp_path: Path) -> Callable[..., Run]:
-    """Run a play of ``playbooks/rollout`` for a request and a plan; ``gone`` hosts do not answer, ``failing`` fail."""
+    """Run a play of ``playbooks/rollout`` for a request and a plan.
+
+    Hosts that are ``gone`` do not answer; ``failing`` has modules that fail, with a dash and their state, and what they
+    say; ``variables`` are of every host.
+    """
     collection = tmp_path / "ansible_collections/modelfleet/onprem"
     (collection / "plugins/modules").mkdir(parents=True)
     for name in ("playbooks", "roles", "galaxy.yml"):
@@ -67,9 +72,10 @@ def play(tmp_path: Path) -> Callable[..., Run]:
         plan: Mapping[str, Any],
         gone: Sequence[str] = (),
         failing: Mapping[str, str] | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> Run:
         hosts = {host: GONE if host in gone else HERE for host in ("lb1", "lb2", "m1", "m2")}
-        (tmp_path / "inventory.yml").write_text(json.dumps({"all": {"hosts": hosts}}))
+        (tmp_path / "inventory.yml").write_text(json.dumps({"all": {"hosts": hosts, "vars": variables or {}}}))
         facts = {"checked": {"request": request}, "planned": {"plan": plan}}
         plays = [
             {"hosts": "localhost", "gather_facts": False, "tasks": [{"ansible.builtin.set_fact": facts}]},
