@@ -7,15 +7,32 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Use ``modelfleet.onprem.attributes`` and say ``support: full`` or ``support: none`` for each in the module."""
+    """Use ``modelfleet.onprem.attributes`` where something is changed, ``attributes.info`` where nothing is.
+
+    One with an action plugin adds ``attributes.action``. What a module says itself, such as ``details``, comes on top.
+    """
 
     DOCUMENTATION = r"""
 options: {}
 attributes:
   check_mode:
     description: Can run in check mode, and then tells what it would change without changing it.
+    support: full
   diff_mode:
     description: Returns what changed, or in check mode what would change, when diff mode is on.
+    support: full
+"""
+
+    INFO = r"""
+options: {}
+attributes:
+  check_mode:
+    description: Can run in check mode, and then tells what it would change without changing it.
+    support: full
+    details: It changes nothing in any mode.
+  diff_mode:
+    description: Returns what changed, or in check mode what would change, when diff mode is on.
+    support: none
 """
 
     ACTION = r"""
@@ -23,4 +40,5 @@ options: {}
 attributes:
   action:
     description: Has an action plugin of the same name, so that a part of it runs on the controller.
+    support: full
 """

@@ -21,14 +21,8 @@ options:
     type: list
     elements: str
 extends_documentation_fragment:
-  - modelfleet.onprem.attributes
+  - modelfleet.onprem.attributes.info
   - modelfleet.onprem.balancer
-attributes:
-  check_mode:
-    support: full
-    details: It changes nothing in any mode.
-  diff_mode:
-    support: none
 seealso:
   - module: modelfleet.onprem.lb_route
 """

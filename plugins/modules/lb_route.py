@@ -42,10 +42,7 @@ extends_documentation_fragment:
   - modelfleet.onprem.balancer
 attributes:
   check_mode:
-    support: full
     details: It does not wait for servers nor ask them, since what starts them has changed nothing in check mode either.
-  diff_mode:
-    support: full
 seealso:
   - module: modelfleet.onprem.lb_rollback
 """

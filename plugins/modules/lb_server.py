@@ -48,10 +48,7 @@ extends_documentation_fragment:
   - modelfleet.onprem.balancer
 attributes:
   check_mode:
-    support: full
     details: It does not wait.
-  diff_mode:
-    support: full
 """
 
 EXAMPLES = r"""

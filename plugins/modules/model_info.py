@@ -26,13 +26,7 @@ options:
     type: path
     default: /usr/bin/python3
 extends_documentation_fragment:
-  - modelfleet.onprem.attributes
-attributes:
-  check_mode:
-    support: full
-    details: It changes nothing in any mode.
-  diff_mode:
-    support: none
+  - modelfleet.onprem.attributes.info
 seealso:
   - module: modelfleet.onprem.model_slot
 """

@@ -64,13 +64,6 @@ options:
 extends_documentation_fragment:
   - modelfleet.onprem.attributes
   - modelfleet.onprem.attributes.action
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: full
-  action:
-    support: full
 seealso:
   - module: modelfleet.onprem.model_env
   - module: modelfleet.onprem.model_slot

@@ -16,15 +16,8 @@ description:
   - Compares what was asked for with what M(modelfleet.onprem.model_info) and M(modelfleet.onprem.lb_info) found, and
     names the hosts that each step of the rollout has something to do on.
 extends_documentation_fragment:
-  - modelfleet.onprem.attributes
+  - modelfleet.onprem.attributes.info
   - modelfleet.onprem.attributes.action
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
-  action:
-    support: full
 options:
   services:
     description: The definitions of the services, as in C(modelfleet_services).

@@ -19,15 +19,8 @@ description:
   - For a deploy it also finds the model server's wheel, building it in the controller's cache when it is given as
     source.
 extends_documentation_fragment:
-  - modelfleet.onprem.attributes
+  - modelfleet.onprem.attributes.info
   - modelfleet.onprem.attributes.action
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
-  action:
-    support: full
 options:
   action:
     description: What is asked for. V(status) needs no service and then means all of them.

@@ -16,15 +16,8 @@ description:
   - They are kept in the controller's cache folder and fetched once, in check mode too. No machine of the fleet is
     changed.
 extends_documentation_fragment:
-  - modelfleet.onprem.attributes
+  - modelfleet.onprem.attributes.info
   - modelfleet.onprem.attributes.action
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
-  action:
-    support: full
 requirements:
   - uv on the controller
 options:
