@@ -30,10 +30,10 @@ MANIFEST = "manifest.json"
 CONTRACT = "contract.json"
 GOLDEN = "golden.json"
 LOCK = "requirements.lock"
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
 _CHUNK = 1 << 20
 _LARGEST_MANIFEST = 1 << 20
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+]{0,63}")
 _FORMAT = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _PYTHON = re.compile(r"3\.[0-9]{1,2}")
@@ -100,7 +100,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     model = _object(document, "model", where)
     listed = _object(document, "files", where)
     manifest = Manifest(
-        name=_text(document, "name", _NAME, where),
+        name=_text(document, "name", NAME, where),
         version=_text(document, "version", _VERSION, where),
         model_format=_text(model, "format", _FORMAT, f"{where}: model"),
         model_path=_text(model, "path", _PATH, f"{where}: model"),

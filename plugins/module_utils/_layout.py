@@ -13,7 +13,9 @@ from pathlib import Path
 SLOTS = ("blue", "green")
 USER = "model-server"
 
-_SERVICE = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+SERVICE = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+"""What a service may be called."""
+
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+]{0,63}-[0-9a-f]{12}")
 _ENV = re.compile(r"[0-9a-f]{16}")
 
@@ -24,7 +26,7 @@ class LayoutError(ValueError):
 
 def check_service(name: str) -> str:
     """``name`` again, if a service can have it."""
-    return _checked(name, _SERVICE, "service", "up to 40 lower-case letters, digits, - and _")
+    return _checked(name, SERVICE, "service", "up to 40 lower-case letters, digits, - and _")
 
 
 def check_release(name: str) -> str:

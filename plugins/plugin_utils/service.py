@@ -16,14 +16,15 @@ from ipaddress import ip_address
 from socket import getaddrinfo
 from typing import Any, Literal, get_args
 
+from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import NAME
 from ansible_collections.modelfleet.onprem.plugins.module_utils._gates import DEFAULT_GATES, GATES
+from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import SERVICE
 
 Slot = Literal["blue", "green"]
 Strategy = Literal["basic", "rolling", "blue_green"]
 SLOTS: tuple[Slot, ...] = get_args(Slot)
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _BATCH = re.compile(r"[1-9][0-9]{0,2}%|[1-9][0-9]*")
 _MEMORY = re.compile(r"[1-9][0-9]*[KMGT]?")
 # What a service's other keys, or the slot itself, set in the model server's environment.
@@ -149,7 +150,7 @@ _KEYS: dict[str, tuple[str, Any]] = {
     "max_fail_percentage": _whole(0, 100),
     "max_latency_ms": _whole(1, 3_600_000),
     "memory_max": ("a size such as 512M or 2G", lambda value: bool(_MEMORY.fullmatch(str(value)))),
-    "model": ("a name of lower-case letters, digits, - and _", lambda value: bool(_NAME.fullmatch(str(value)))),
+    "model": ("a name of lower-case letters, digits, - and _", lambda value: bool(NAME.fullmatch(str(value)))),
     "ready_timeout": _whole(1, 3600),
     "strategy": (f"one of {', '.join(STRATEGIES)}", lambda value: value in STRATEGIES),
     "tasks_max": _whole(8, 65_536),
@@ -189,7 +190,7 @@ def check_balancers(groups: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
 
 def _parse_service(name: str, found: object, groups: Mapping[str, Sequence[str]]) -> Service:
     where = f"modelfleet_services.{name}"
-    if not _NAME.fullmatch(name) or name in _RESERVED:
+    if not SERVICE.fullmatch(name) or name in _RESERVED:
         raise ServiceError(
             f"{where}: expected a name of up to 40 lower-case letters, digits, - and _, not lb or v2, found {name!r}"
         )
