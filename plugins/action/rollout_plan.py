@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.modelfleet.onprem.plugins.module_utils._env import env_name
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.controller import Groups, work_here
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.rollout import (
     HostState,
     Plan,
@@ -35,17 +36,14 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _checked, arguments = self.validate_argument_spec(ARGUMENTS)
-        groups = {name: list(hosts) for name, hosts in (task_vars or {})["groups"].items()}
-        try:
-            result["plan"] = _plan(arguments, groups).as_dict()
-        except ValueError as error:
-            return {**result, "failed": True, "msg": str(error)}
-        return {**result, "changed": False}
+        return work_here(self, tmp, task_vars, ARGUMENTS, _work)
 
 
-def _plan(arguments: dict[str, Any], groups: dict[str, list[str]]) -> Plan:
+def _work(arguments: dict[str, Any], groups: Groups) -> dict[str, Any]:
+    return {"plan": _plan(arguments, groups).as_dict()}
+
+
+def _plan(arguments: dict[str, Any], groups: Groups) -> Plan:
     request, hosts, balancers = arguments["request"], arguments["hosts"], arguments["balancers"]
     service = find_service(parse_services(arguments["services"], groups), request["service"])
     check_reached(request["balancers"], balancers)

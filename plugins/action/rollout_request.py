@@ -15,6 +15,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import (
     read_verified,
     verify,
 )
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.controller import Groups, work_here
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import (
     Service,
     ServiceError,
@@ -42,17 +43,14 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _checked, arguments = self.validate_argument_spec(ARGUMENTS)
-        groups = {name: list(hosts) for name, hosts in (task_vars or {})["groups"].items()}
-        try:
-            result["request"] = _request(arguments, groups)
-        except ValueError as error:
-            return {**result, "failed": True, "msg": str(error)}
-        return {**result, "changed": False}
+        return work_here(self, tmp, task_vars, ARGUMENTS, _work)
 
 
-def _request(arguments: dict[str, Any], groups: dict[str, list[str]]) -> dict[str, Any]:
+def _work(arguments: dict[str, Any], groups: Groups) -> dict[str, Any]:
+    return {"request": _request(arguments, groups)}
+
+
+def _request(arguments: dict[str, Any], groups: Groups) -> dict[str, Any]:
     balancers = check_balancers(groups)
     services = parse_services(arguments["services"], groups)
     everything = arguments["action"] == "status" and not arguments["service"]
