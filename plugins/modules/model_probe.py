@@ -35,16 +35,6 @@ options:
   golden:
     description: The golden rows, a file C(golden.json) of a bundle on the host. Needed by V(golden) and V(latency).
     type: path
-  tolerance:
-    description: Overrides the tolerance that the golden rows come with.
-    type: dict
-    suboptions:
-      relative:
-        description: How far a number may be from the one expected, as a share of that.
-        type: float
-      absolute:
-        description: How far a number may be from the one expected, whatever that is.
-        type: float
   max_latency_ms:
     description:
       - Milliseconds within which 99 of 100 requests of one golden row must be answered.
@@ -60,13 +50,10 @@ options:
     type: int
     default: 10
 extends_documentation_fragment:
-  - modelfleet.onprem.attributes
+  - modelfleet.onprem.attributes.info
 attributes:
   check_mode:
-    support: full
     details: It changes nothing in any mode, so it asks the model server that runs, also in check mode.
-  diff_mode:
-    support: none
 seealso:
   - module: modelfleet.onprem.model_slot
 """
@@ -80,6 +67,13 @@ EXAMPLES = r"""
     digest: 0a1b2c3d4e5f
     golden: /var/lib/modelfleet/tumour/releases/3-0a1b2c3d4e5f/bundle/golden.json
     max_latency_ms: 50
+
+- name: See whether a model that takes its time still answers as when it was built, whoever is served by it now
+  modelfleet.onprem.model_probe:
+    address: 127.0.0.1:8101
+    golden: /var/lib/modelfleet/tumour/blue/bundle/golden.json
+    gates: [golden]
+    timeout: 60
 """
 
 RETURN = r"""
@@ -137,26 +131,26 @@ ARGUMENTS = {
     "version": {"type": "str"},
     "digest": {"type": "str"},
     "golden": {"type": "path"},
-    "tolerance": {"type": "dict", "options": {"relative": {"type": "float"}, "absolute": {"type": "float"}}},
     "max_latency_ms": {"type": "float"},
     "gates": {"type": "list", "elements": "str", "default": list(DEFAULT_GATES)},
     "timeout": {"type": "int", "default": 10},
 }
 
 
-def read_golden(path: Path, tolerance: Mapping[str, Any]) -> Golden:
-    """The golden rows in ``path``, with the values of ``tolerance`` that are given in place of their own."""
+def read_golden(path: Path) -> Golden:
+    """The golden rows in ``path``."""
     try:
         document = json.loads(path.read_bytes())
-        own = {**document["tolerance"], **{name: value for name, value in tolerance.items() if value is not None}}
-        return Golden(document["instances"], document["predictions"], document.get("probabilities"), own)
+        return Golden(
+            document["instances"], document["predictions"], document.get("probabilities"), document["tolerance"]
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected golden rows, found: {error!r}") from error
 
 
 def read_expected(params: Mapping[str, Any]) -> Expected:
     """What the gates compare with."""
-    golden = read_golden(Path(params["golden"]), params["tolerance"] or {}) if params["golden"] else None
+    golden = read_golden(Path(params["golden"])) if params["golden"] else None
     return Expected(params["service"], params["version"], params["digest"], golden, params["max_latency_ms"])
 
 

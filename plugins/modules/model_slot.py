@@ -58,19 +58,11 @@ options:
     description: Seconds from the start until the model server has to be ready.
     type: int
     default: 60
-  address:
-    description:
-      - Where the model server is asked whether it is ready, C(host:port).
-      - If it is not given, the port of the setting C(BIND) on the host itself.
-    type: str
 extends_documentation_fragment:
   - modelfleet.onprem.attributes
 attributes:
   check_mode:
-    support: full
     details: A release that is not on the host is no failure in check mode, for an earlier step would have placed it.
-  diff_mode:
-    support: full
 seealso:
   - module: modelfleet.onprem.model_probe
 """
@@ -200,7 +192,6 @@ ARGUMENTS = {
     "settings": {"type": "dict", "default": {}},
     "limits": {"type": "dict", "default": {}},
     "ready_timeout": {"type": "int", "default": 60},
-    "address": {"type": "str"},
 }
 LOG_LINES = 30
 POLL_SECONDS = 0.1
@@ -316,7 +307,7 @@ def ensure_started(params: Mapping[str, Any], layout: Layout, check_mode: bool) 
     render_settings(start.settings), render_limits(start.limits, start.settings)
     if not check_mode or layout.release(service, start.release).exists():
         check_placed(layout, service, start)
-    address = params["address"] or listening_address(start.settings)
+    address = listening_address(start.settings)
     before = read_slot(layout, service, slot)
     if runs_as(layout, service, slot, before, start):
         return {"changed": False, "address": address, "before": before, "after": before}

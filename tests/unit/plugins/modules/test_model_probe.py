@@ -124,9 +124,9 @@ def test_other_answers_to_golden_rows_do_not_pass(
     assert "row 1: expected 2.75, found 2.25" in message
 
 
-def test_the_tolerance_can_be_overridden(probe: Callable[..., Any], golden: dict[str, Any]) -> None:
-    golden["predictions"] = [1.5, 2.2]
-    assert verdicts(probe(tolerance={"absolute": 0.1}))["golden"] == "pass"
+def test_an_answer_within_the_tolerance_is_the_same(probe: Callable[..., Any], golden: dict[str, Any]) -> None:
+    golden["predictions"], golden["tolerance"] = [1.5, 2.2], {"relative": 0.0, "absolute": 0.1}
+    assert verdicts(probe())["golden"] == "pass"
 
 
 @pytest.mark.parametrize(
@@ -183,4 +183,4 @@ def test_what_cannot_be_asked_is_said(
 
 def test_golden_rows_that_are_none_are_said(probe: Callable[..., Any], golden: dict[str, Any]) -> None:
     golden.clear()
-    assert "expected golden rows, found: KeyError('tolerance')" in probe()["msg"]
+    assert "expected golden rows, found: KeyError('instances')" in probe()["msg"]
