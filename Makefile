@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PYTHON := .venv/bin/python
 INVENTORY := inventories/demo
 
-.PHONY: help demo demo-down test lint types unit sanity importer molecule bench-rollout collection setup lock clean
+.PHONY: help demo demo-down test lint types unit sanity importer molecule bench-rollout bench-judge collection setup lock clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ lint types unit sanity importer molecule: setup ## One stage of the tests
 
 bench-rollout: setup ## Requests lost and time taken by each strategy, on the demo's fleet
 	@PYTHONPATH=.collections $(PYTHON) -m benchmarks.rollout
+
+bench-judge: setup ## How often the canary's judge is wrong, on simulated traffic
+	@PYTHONPATH=.collections nice -n 15 $(PYTHON) -m benchmarks.judge
 
 collection: setup ## Build the collection's tarball into dist/
 	@.venv/bin/ansible-galaxy collection build --force --output-path dist

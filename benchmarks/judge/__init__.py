@@ -1,0 +1,1 @@
+"""False alarms and misses of the canary's judge."""
