@@ -31,7 +31,10 @@ def release(version: int) -> str:
 
 
 class ModelServer:
-    """A server that says its release. ``/slow`` sets ``slow`` when it is asked, and answers once ``go`` is set."""
+    """A server that says its release.
+
+    ``/slow`` sets ``slow`` when it is asked, and answers once ``go`` is set. ``/crash`` ends without an answer.
+    """
 
     def __init__(self, service: str, version: int) -> None:
         self.service = service
@@ -48,6 +51,9 @@ class ModelServer:
                 if self.path == "/slow":
                     model.slow.set()
                     model.go.wait(20)
+                if self.path == "/crash":
+                    self.close_connection = True
+                    return
                 ready = model.ready or self.path != "/v2/health/ready"
                 digest = f"{model.version:012x}".ljust(64, "0")
                 document = {"ready": ready, "model": model.service, "version": str(model.version), "digest": digest}
@@ -91,7 +97,7 @@ def run_module(module: ModuleType, capsys: pytest.CaptureFixture[str], check: bo
 class Machine:
     """A balancer in ``folder``: HAProxy as master and worker, its sockets, and the files it reads."""
 
-    def __init__(self, folder: Path, pools: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, folder: Path, pools: Sequence[dict[str, Any]], **settings: str) -> None:
         self.folder = folder
         self.state_dir = folder / "lb"
         self.state_dir.mkdir()
@@ -106,11 +112,14 @@ class Machine:
         (self.state_dir / "active.map").write_text("".join(f"{name} {name}_blue\n" for name in services))
         (self.state_dir / "releases.json").write_text("{}\n")
         (self.state_dir / "servers.state").touch()
-        self.configure(pools)
+        self.configure(pools, **settings)
         self._process: subprocess.Popen[bytes] | None = None
 
-    def configure(self, pools: Sequence[dict[str, Any]]) -> None:
-        """Write the role's own template, with this folder's paths and without what only root may have."""
+    def configure(self, pools: Sequence[dict[str, Any]], **settings: str) -> None:
+        """Write the role's own template, with this folder's paths and without what only root may have.
+
+        ``settings`` are variables of the role, without its name in front.
+        """
         environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False)
         environment.filters["comment"] = lambda text: f"# {text}"
         values = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
@@ -120,6 +129,7 @@ class Machine:
             "load_balancer_bind": f"127.0.0.1:{self.port}",
             "load_balancer_metrics_bind": f"127.0.0.1:{free_port()}",
             "load_balancer_max_connections": 200,
+            **{f"load_balancer_{name}": value for name, value in settings.items()},
         }
         text = environment.from_string((ROLE / "templates/haproxy.cfg.j2").read_text()).render(values)
         text = text.replace("/var/lib/modelfleet/lb", str(self.state_dir)).replace("/run/haproxy", str(self.folder))

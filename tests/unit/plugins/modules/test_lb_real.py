@@ -31,12 +31,12 @@ Capture = pytest.CaptureFixture[str]
 class Fleet:
     """Two services with a blue slot on release 1 and a green one on release 2, two servers each."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: str) -> None:
         self.models = {
             service: {slot: [ModelServer(service, version) for _each in range(2)] for slot, version in slots}
             for service, slots in (("tumour", (("blue", 1), ("green", 2))), ("prices", (("blue", 1), ("green", 2))))
         }
-        self.machine = Machine(folder, pools_of(self.models))
+        self.machine = Machine(folder, pools_of(self.models), **settings)
         self.params = self.machine.params
 
     def start(self) -> None:
@@ -114,6 +114,37 @@ def test_a_service_without_servers_is_a_503_with_a_body(fleet: Fleet, capsys: Ca
             "detail": "No server can take this request now.",
         },
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "title", "detail"),
+    [
+        ("/tumour/crash", 502, "Bad Gateway", "The server gave no whole answer, and may have begun to predict."),
+        ("/tumour/slow", 504, "Gateway Timeout", "The server gave no answer in time, and may still predict."),
+    ],
+)
+def test_a_server_that_gives_no_answer_is_told_in_the_same_form(
+    tmp_path: Path, path: str, status: int, title: str, detail: str
+) -> None:
+    fleet = Fleet(tmp_path, timeout_server="200ms")
+    try:
+        fleet.start()
+        connection = fleet.machine.connect()
+        connection.request("GET", path)
+        response = connection.getresponse()
+        problem = json.loads(response.read())
+        connection.close()
+    finally:
+        fleet.stop()
+    assert (response.status, response.headers["Content-Type"]) == (status, "application/problem+json")
+    assert problem == {"type": "about:blank", "title": title, "status": status, "detail": detail}
+
+
+def test_every_answer_of_the_balancers_own_is_a_problem_document(tmp_path: Path) -> None:
+    lines = Machine(tmp_path, []).config.read_text().splitlines()
+    found = [line.split()[2:5] for line in lines if line.split()[:1] == ["http-error"]]
+    statuses = ["400", "408", "500", "501", "502", "503", "504"]
+    assert found == [[status, "content-type", "application/problem+json"] for status in statuses]
 
 
 def test_connections_that_are_kept_alive_move_with_their_next_request(fleet: Fleet, capsys: Capture) -> None:
