@@ -53,7 +53,7 @@ def play(tmp_path: Path) -> Callable[..., Run]:
     """Run a play of ``playbooks/rollout`` for a request and a plan.
 
     Hosts that are ``gone`` do not answer; ``failing`` has modules that fail, with a dash and their state, and what they
-    say; ``variables`` are of every host.
+    say; ``variables`` are of every host, and ``extra`` are given with the command.
     """
     collection = tmp_path / "ansible_collections/modelfleet/onprem"
     (collection / "plugins/modules").mkdir(parents=True)
@@ -73,6 +73,7 @@ def play(tmp_path: Path) -> Callable[..., Run]:
         gone: Sequence[str] = (),
         failing: Mapping[str, str] | None = None,
         variables: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> Run:
         hosts = {host: GONE if host in gone else HERE for host in ("lb1", "lb2", "m1", "m2")}
         (tmp_path / "inventory.yml").write_text(json.dumps({"all": {"hosts": hosts, "vars": variables or {}}}))
@@ -86,7 +87,14 @@ def play(tmp_path: Path) -> Callable[..., Run]:
             (tmp_path / what).write_text(message)
         (tmp_path / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {tmp_path}\n")
         settings = {"ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg"), "NO_COLOR": "1"}
-        command = [Path(sys.executable).with_name("ansible-playbook"), "-i", "inventory.yml", "play.yml"]
+        command = [
+            Path(sys.executable).with_name("ansible-playbook"),
+            "-i",
+            "inventory.yml",
+            "-e",
+            json.dumps(extra or {}),
+            "play.yml",
+        ]
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, **settings}
         )
