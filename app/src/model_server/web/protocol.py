@@ -1,0 +1,79 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a protocol is: routes, each a function from a request's bytes to an answer's, and the shape of its errors.
+
+Nothing here knows of Flask or gunicorn: both ways in, the hot path and the Flask application, serve the same routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from model_server.scoring.scorer import Scored, Scorer
+
+
+class Ask(NamedTuple):
+    """A request as a route sees it: ``content_type`` without its parameters, in lower case; ``query`` undecoded."""
+
+    body: bytes = b""
+    content_type: str = ""
+    query: str = ""
+
+
+class Answer(NamedTuple):
+    """What is sent back. ``scored`` is what was predicted, for the metrics and the capture."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    scored: Scored | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a request was not answered: ``detail`` is one line for the client, ``details`` its parts (row, column, ...).
+
+    ``kind`` is a word for metrics and for the problem's type: body, contract, model, media_type, too_large, busy,
+    stopping, deadline, not_found, method, server.
+    """
+
+    status: int
+    kind: str
+    title: str
+    detail: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Route:
+    """``path`` starts with a slash. ``answer`` raises a ScoringError where the protocol's ``failure`` shall tell why.
+
+    ``predicts``: the route runs the model, so limits, the queue and the deadline are for it.
+    """
+
+    method: str
+    path: str
+    answer: Callable[[Ask], Answer]
+    predicts: bool = False
+    content_types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Served:
+    """What routes are made for: the scorer, the name it is served under, and whether requests are welcome now."""
+
+    scorer: Scorer
+    service: str
+    is_stopping: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """``routes`` gives those of one served model; ``failure`` says in the protocol's own shape what went wrong."""
+
+    name: str
+    routes: Callable[[Served], list[Route]]
+    failure: Callable[[Failure], Answer]
