@@ -123,4 +123,4 @@ def test_every_nested_estimator_has_one_job(numbers: pd.DataFrame) -> None:
 
 def test_a_forest_is_loaded_with_one_job(bundle_of: Callable[..., Path], forest: Any, numbers: pd.DataFrame) -> None:
     assert forest.n_jobs == 2
-    assert load(bundle_of(forest, numbers)).model.n_jobs == 1
+    assert load(bundle_of(forest, numbers)).predictor.model.n_jobs == 1

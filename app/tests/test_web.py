@@ -120,7 +120,7 @@ def test_what_the_server_is_to_blame_for_is_logged_not_told(
     def fail(self: Scorer, body: bytes) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr(Scorer, "score", fail)
+    monkeypatch.setattr(Scorer, "predict", fail)
     answer = client.post("/predict", json=ROWS)
     assert answer.status_code == 500
     assert "secret" not in answer.text

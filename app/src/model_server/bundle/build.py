@@ -36,11 +36,12 @@ from model_server.bundle.manifest import (
     parse_manifest,
     verify,
 )
-from model_server.scoring.decode import to_model_input
 from model_server.scoring.encode import to_json
 from model_server.scoring.errors import ScoringError
 from model_server.scoring.formats import FORMATS
+from model_server.scoring.forms.native import Native
 from model_server.scoring.scorer import Scorer
+from model_server.scoring.table import Request, table_of_instances
 
 GOLDEN_ROWS = 20
 CANDIDATES = 5_000
@@ -180,10 +181,9 @@ def _observed(
     instances = _instances(frame)
     try:
         # As a request's rows, so that what is compared later is what is served.
-        given = to_model_input(instances, contract)
-        scorer = Scorer(_NO_MANIFEST, contract, model)
-        predictions = scorer.predict(given, probabilities=False)["predictions"]
-        probabilities = _probabilities(scorer, given)
+        request = Request(table_of_instances(instances, contract), len(instances), _gives_probabilities(model))
+        outputs = Scorer(_NO_MANIFEST, contract, Native(model, contract)).predict(request)
+        predictions, probabilities = outputs["predictions"], outputs.get("probabilities")
         chosen = _spread(predictions, golden_rows)
         golden = {
             "tolerance": {"relative": relative, "absolute": absolute},
@@ -191,8 +191,8 @@ def _observed(
             "predictions": to_json(predictions[chosen], "predictions"),
             "probabilities": None if probabilities is None else to_json(probabilities[chosen], "probabilities"),
         }
-        direct = scorer.predict(frame if columns else frame.to_numpy(), probabilities=False)["predictions"]
-        expected = to_json(direct[chosen], "predictions")
+        direct = model.predict(frame if columns else frame.to_numpy())
+        expected = to_json(np.asarray(direct)[chosen], "predictions")
     except ScoringError as error:
         raise BundleError(f"the data does not fit the model: {error}: {error.__cause__ or ''}".rstrip(": ")) from error
     if lines := mismatches(expected, golden["predictions"], golden["tolerance"], limit=1):
@@ -203,12 +203,9 @@ def _observed(
 _NO_MANIFEST = Manifest(name="", version="", model_format="", model_path="", python="", files=(), digest="")
 
 
-def _probabilities(scorer: Scorer, given: Any) -> Any:
-    """Rows of probabilities, or None from a model that gives none, or a list of tables as a multi-output one does."""
-    if not hasattr(scorer.model, "predict_proba"):
-        return None
-    found = scorer.model.predict_proba(given)
-    return found if isinstance(found, np.ndarray) and found.ndim == 2 else None
+def _gives_probabilities(model: Any) -> bool:
+    """Whether ``predict_proba`` gives one table; of several outputs it gives a list of them."""
+    return hasattr(model, "predict_proba") and isinstance(getattr(model, "classes_", None), np.ndarray)
 
 
 def _outputs(model: Any, predictions: Any, probabilities: Any) -> tuple[Output, ...]:

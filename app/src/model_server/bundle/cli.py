@@ -107,15 +107,18 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _compare_golden(bundle: Path, manifest: Manifest) -> int:
+    from model_server.scoring.decode import decode
+    from model_server.scoring.encode import encode
     from model_server.scoring.errors import ScoringError
     from model_server.scoring.load import load
 
     scorer = load(bundle)
+    scorer.start()
     golden = json.loads(read_verified(bundle, GOLDEN, manifest))
     wanted = {key: golden[key] for key in ("predictions", "probabilities") if golden[key] is not None}
     try:
         body = json.dumps({"instances": golden["instances"], "probabilities": "probabilities" in wanted}).encode()
-        found = json.loads(scorer.score(body).body)
+        found = json.loads(encode(scorer.predict(decode(body, scorer.contract))))
     except ScoringError as error:
         raise BundleError(f"{bundle}: golden rows: {error}") from error
     for key, expected in wanted.items():

@@ -17,6 +17,7 @@ import numpy as np
 from model_server.bundle.contract import parse_contract
 from model_server.bundle.manifest import CONTRACT, LOCK, BundleError, read_manifest, read_verified
 from model_server.scoring.formats import FORMATS
+from model_server.scoring.forms.native import Native
 from model_server.scoring.scorer import Scorer
 
 
@@ -48,7 +49,7 @@ def load(bundle: Path) -> Scorer:
         # A pickle runs what it wants, so anything can come out of it.
         raise BundleError(f"{bundle}: {manifest.model_path} cannot be loaded: {_reason(error)}") from error
     one_job(model)
-    return Scorer(manifest, contract, model)
+    return Scorer(manifest, contract, Native(model, contract))
 
 
 def _reason(error: BaseException) -> str:

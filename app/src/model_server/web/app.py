@@ -12,6 +12,8 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from model_server.bundle.contract import INTEGERS
 from model_server.bundle.manifest import Manifest
+from model_server.scoring.decode import decoder
+from model_server.scoring.encode import encode
 from model_server.scoring.formats import FORMATS
 from model_server.scoring.scorer import Scorer
 from model_server.web.metrics import Metrics
@@ -43,6 +45,7 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes + 1
     metrics = Metrics(service, manifest.version, manifest.digest)
     metrics.watch(app)
+    decode = decoder(scorer.contract)
     handle_errors(app, max_body_bytes)
 
     @app.after_request
@@ -57,9 +60,10 @@ def create_app(
         body = request.get_data(cache=False)
         if len(body) > max_body_bytes:
             raise RequestEntityTooLarge
-        scored = scorer.score(body)
-        metrics.rows.inc(scored.rows)
-        return Response(scored.body, content_type="application/json")
+        asked = decode(body)
+        answer = encode(scorer.predict(asked))
+        metrics.rows.inc(asked.count)
+        return Response(answer, content_type="application/json")
 
     @app.get("/v2/health/live")
     def live() -> Response:
