@@ -8,7 +8,7 @@ Nothing here knows of Flask or gunicorn: both ways in, the hot path and the Flas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,20 +16,28 @@ from model_server.scoring.scorer import Scored, Scorer
 
 
 class Ask(NamedTuple):
-    """A request as a route sees it: ``content_type`` without its parameters, in lower case; ``query`` undecoded."""
+    """A request as a route sees it: ``content_type`` without its parameters, in lower case; ``query`` undecoded.
+
+    ``headers`` are as ASGI has them, names in lower case, for the few requests that say more in them.
+    """
 
     body: bytes = b""
     content_type: str = ""
     query: str = ""
+    headers: Iterable[tuple[bytes, bytes]] = ()
 
 
 class Answer(NamedTuple):
-    """What is sent back. ``scored`` is what was predicted, for the metrics and the capture."""
+    """What is sent back. ``scored`` is what was predicted, for the metrics and the capture.
+
+    ``headers`` are those that the protocol adds, nearly always none.
+    """
 
     status: int
     body: bytes
     content_type: str = "application/json"
     scored: Scored | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ class Failure:
 class Route:
     """``path`` starts with a slash. ``answer`` raises a ScoringError where the protocol's ``failure`` shall tell why.
 
+    ``content_types`` are those that it takes; one that takes "" takes requests that name none, and none at all takes any.
     ``predicts``: the route runs the model, so limits, the queue and the deadline are for it.
     """
 
@@ -63,17 +72,25 @@ class Route:
 
 @dataclass(frozen=True)
 class Served:
-    """What routes are made for: the scorer, the name it is served under, and whether requests are welcome now."""
+    """What routes are made for: the scorer, the name it is served under, and whether requests are welcome now.
+
+    ``golden`` is the bundle's ``golden.json``, for examples: ``instances`` and the ``predictions`` the model gave.
+    """
 
     scorer: Scorer
     service: str
     is_stopping: Callable[[], bool] = lambda: False
+    golden: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """``routes`` gives those of one served model; ``failure`` says in the protocol's own shape what went wrong."""
+    """``routes`` gives those of one served model; ``failure`` says in the protocol's own shape what went wrong.
+
+    ``failure`` is also for paths at and below ``prefix`` that are no route; the first protocol's, for all others.
+    """
 
     name: str
     routes: Callable[[Served], list[Route]]
     failure: Callable[[Failure], Answer]
+    prefix: str | None = None
