@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from model_server.scoring.errors import ScoringError
 from model_server.scoring.scorer import Scored, Scorer
+from model_server.scoring.table import Request
 
 
 class Ask(NamedTuple):
@@ -60,7 +62,8 @@ class Route:
     """``path`` starts with a slash. ``answer`` raises a ScoringError where the protocol's ``failure`` shall tell why.
 
     ``content_types`` are those that it takes; one that takes "" takes requests that name none, and none at all takes any.
-    ``predicts``: the route runs the model, so limits, the queue and the deadline are for it.
+    ``predicts``: the route runs the model, so limits, the queue and the deadline are for it. ``is_open``: it answers
+    whoever has no API key, too, as health does.
     """
 
     method: str
@@ -68,6 +71,11 @@ class Route:
     answer: Callable[[Ask], Answer]
     predicts: bool = False
     content_types: tuple[str, ...] = ()
+    is_open: bool = False
+
+
+class TooManyRowsError(ScoringError):
+    """A request has more rows than one may have."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,17 @@ class Served:
     service: str
     is_stopping: Callable[[], bool] = lambda: False
     golden: Mapping[str, Any] = field(default_factory=dict)
+    max_rows: int = 100_000
+
+    def score(self, request: Request) -> Scored:
+        """``request`` with what the model gives for it: what every route that predicts does between its two codings."""
+        if request.count > self.max_rows:
+            raise TooManyRowsError(
+                f"expected at most {self.max_rows} rows, found {request.count}",
+                expected=self.max_rows,
+                found=request.count,
+            )
+        return Scored(request, self.scorer.predict(request))
 
 
 @dataclass(frozen=True)
