@@ -93,17 +93,18 @@ class Server:
     def __init__(self, name: str, command: Sequence[str], port: int, environment: Mapping[str, str]) -> None:
         self.name = name
         self.port = port
-        self._stack = contextlib.ExitStack()
-        # Not a pipe: nobody reads what it says as long as it runs.
-        self._log = self._stack.enter_context(tempfile.TemporaryFile())
+        # A file, not a pipe, for nobody reads what it says as long as it runs.
+        number, path = tempfile.mkstemp(prefix=f"serving-{name}-", suffix=".log")
+        self._log = Path(path)
         self.process = subprocess.Popen(
             command,
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
-            stdout=self._log,
+            stdout=number,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        os.close(number)
 
     def wait_until(self, answers: Callable[[], Any], pause: float = 0.1) -> None:
         """Ask until there is an answer. Raises StepError when the process has ended, or takes START_SECONDS."""
@@ -126,7 +127,7 @@ class Server:
                 os.killpg(self.process.pid, number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(STOP_SECONDS)
-        self._stack.close()
+        self._log.unlink()
 
     def members(self) -> list[int]:
         """The process numbers of its session."""
@@ -150,8 +151,7 @@ class Server:
         return total
 
     def _last_line(self) -> str:
-        self._log.seek(0)
-        return last_line(self._log.read().decode(errors="replace"))
+        return last_line(self._log.read_text(errors="replace"))
 
 
 @contextlib.contextmanager

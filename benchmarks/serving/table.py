@@ -53,8 +53,8 @@ def section(lines: Iterable[Mapping[str, Any]]) -> str:
     machine, effort = facts["machine"], next(line for line in kept if "rounds" in line and "seconds" in line)
     models = "; ".join(f"{_WORKLOADS[name]}: {MODELS[name].title}" for name in _WORKLOADS if name in MODELS)
     return (
-        f"{table(kept)}\n{machine['processor']}, {machine['processors']} processors, Python {machine['python']}: a worker "
-        f"on one of them, wrk {facts['wrk'].partition('-')[0]} with 8 kept connections on the other, medians of "
+        f"{table(kept)}\n{machine['processor']}, {machine['processors']} processors, Python {machine['python']}: a "
+        f"worker on one of them, wrk {facts['wrk'].partition('-')[0]} with 8 kept connections on the other, medians of "
         f"{effort['rounds']} rounds in turns. One row of 30 features a request. {models}.\n"
     )
 

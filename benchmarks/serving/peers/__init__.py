@@ -2,7 +2,9 @@
 
 A peer is a folder here: ``requirements.in``, what it is made of; ``requirements.txt``, that pinned; and ``serve.py``,
 which is given the file of a pickled model and a port, and serves it on the loopback interface the way the peer's own
-guide does, on one worker, without an access log. To add one: make its folder, enter it in PEERS, and pin it with ``make lock``.
+guide does, on one worker, without an access log.
+
+To add one: make its folder, enter it in PEERS, and pin it with ``make lock``.
 """
 
 from __future__ import annotations
