@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from flask.testing import FlaskClient
 
 from model_server.scoring.scorer import Scorer
 from model_server.web.app import create_app
+from model_server.web.protocol import Served
+from model_server.web.service import Service
 from model_server.web.settings import Settings, settings_from
 
 ROWS = {"instances": [[0.5, 8.0]]}
@@ -26,8 +29,15 @@ def stopping() -> Stopping:
 
 
 @pytest.fixture
-def app(scorer: Scorer, stopping: Stopping) -> Flask:
-    return create_app(scorer, "size", 1000, lambda: stopping.now)
+def settings() -> Settings:
+    return Settings(bundle=Path("/unused"), service="size", max_body_bytes=1000)
+
+
+@pytest.fixture
+def app(scorer: Scorer, stopping: Stopping, settings: Settings) -> Flask:
+    service = Service(Served(scorer, "size", lambda: stopping.now), settings)
+    service.start()
+    return create_app(service)
 
 
 @pytest.fixture
@@ -65,7 +75,6 @@ def test_metadata(client: FlaskClient) -> None:
     ("request_", "status", "detail"),
     [
         ({"path": "/nowhere"}, 404, "The requested URL was not found"),
-        ({"path": "/v2/models/other"}, 404, "The requested URL was not found"),
         ({"path": "/predict"}, 405, "The method is not allowed"),
         ({"path": "/predict", "method": "POST", "data": b"{}"}, 415, "expected application/json, found none"),
         (
@@ -148,7 +157,7 @@ def test_metrics_count_by_route_and_status(client: FlaskClient, scorer: Scorer) 
         'model_server_request_seconds_count{route="/predict"} 2.0',
         "model_server_rows_total 2.0",
         "model_server_requests_in_flight 1.0",
-        f'model_info{{digest="{scorer.manifest.digest}",model="size",version="3"}} 1.0',
+        f'model_info{{digest="{scorer.manifest.digest}",model="size",scorer="{scorer.form}",version="3"}} 1.0',
     ):
         assert line in lines
 
