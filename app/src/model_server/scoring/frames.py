@@ -24,29 +24,8 @@ from model_server.scoring.table import EXACT, Request, Table, column_array, is_n
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
-MISSING = frozenset(
-    [
-        "",
-        "#N/A",
-        "#N/A N/A",
-        "#NA",
-        "-1.#IND",
-        "-1.#QNAN",
-        "-NaN",
-        "-nan",
-        "1.#IND",
-        "1.#QNAN",
-        "<NA>",
-        "N/A",
-        "NA",
-        "NULL",
-        "NaN",
-        "None",
-        "n/a",
-        "nan",
-        "null",
-    ]
-)
+MISSING = frozenset({"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN", "<NA>", "N/A", "n/a"})
+MISSING |= {"NA", "NULL", "null", "NaN", "nan", "-NaN", "-nan", "None"}
 """What pandas reads as a missing value in CSV."""
 
 _BOOLEANS = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
@@ -71,6 +50,7 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _body = msgspec.json.Decoder(_Body).decode
+_lists = msgspec.json.Decoder(list[list[float]]).decode
 
 
 def frame_decoder(contract: Contract) -> Callable[[bytes], Request]:
@@ -97,6 +77,7 @@ def frame_decoder(contract: Contract) -> Callable[[bytes], Request]:
             return None
 
     def _rows_of_numbers(document: _Body) -> Any:
+        rows: Any
         given = [form for form in FORMS if getattr(document, form) is not None]
         if len(given) != 1:
             raise LookupError
@@ -104,13 +85,13 @@ def frame_decoder(contract: Contract) -> Callable[[bytes], Request]:
         if split is not None:
             if split.columns is None or tuple(split.columns) == names:
                 return split.data
-            places = [split.columns.index(name) for name in names]
-            if len(set(split.columns)) < len(split.columns) or any(
-                len(row) != len(split.columns) for row in split.data
-            ):
+            if len(set(split.columns)) < len(split.columns):
                 raise LookupError
-            return [[row[place] for place in places] for row in split.data]
-        rows: Any = getattr(document, given[0])
+            rows = np.array(split.data, np.float64)
+            if rows.shape[1:] != (len(split.columns),):
+                raise LookupError
+            return rows[:, [split.columns.index(name) for name in names]]
+        rows = getattr(document, given[0])
         if isinstance(rows, dict):
             return np.array([rows[name] for name in names], np.float64).T
         return [[row[name] for name in names] if isinstance(row, dict) else row for row in rows]
@@ -124,19 +105,28 @@ def csv_decoder(contract: Contract) -> Callable[[bytes], Request]:
     takes_numbers = is_numeric(contract) and all(column.dtype != "bool" for column in contract.inputs)
 
     def decode(body: bytes) -> Request:
+        found = numbers(body) if takes_numbers else None
+        if found is not None:
+            return Request(read_matrix(found), len(found))
         header, rows = _csv(body)
-        places = _places(header, contract)
-        if takes_numbers:
-            try:
-                numbers = np.array([[float(row[place]) for place in places] for row in rows])
-                if not (np.abs(numbers) >= EXACT).any():
-                    return Request(read_matrix(numbers), len(rows))
-            except ValueError:
-                pass  # A missing value, or what is no number.
-        columns = (
-            [_value(row[place], column) for row in rows] for place, column in zip(places, contract.inputs, strict=True)
-        )
-        return _request(list(columns), contract)
+        by_column = zip(_places(header, contract), contract.inputs, strict=True)
+        columns = [[_value(row[place], column) for row in rows] for place, column in by_column]
+        return _request(columns, contract)
+
+    def numbers(body: bytes) -> np.ndarray[Any, Any] | None:
+        """As of JSON: lines of nothing but numbers are that, once there are brackets around them."""
+        first, _end, lines = body.partition(b"\n")
+        if b"[" in lines or b"]" in lines:
+            return None
+        try:
+            header = next(csv.reader([first.decode("utf-8-sig")], strict=True))
+            lines = lines.strip().replace(b"\r\n", b"\n").replace(b"\n", b"],[")
+            found = np.array(_lists(b"[[" + lines + b"]]"), np.float64)
+            if found.shape[1:] != (len(header),) or (np.abs(found) >= EXACT).any():
+                return None
+            return found[:, _places(header, contract)]
+        except (msgspec.MsgspecError, csv.Error, ValueError, StopIteration):
+            return None
 
     return decode
 
