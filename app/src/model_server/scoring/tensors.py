@@ -31,6 +31,17 @@ _DATATYPES = (*_NUMBERS, "BOOL", "BYTES")
 DATATYPE = {**{dtype: dtype.upper() for dtype in INTEGERS}, "float32": "FP32", "float64": "FP64", "bool": "BOOL"}
 """The protocol's names of the contract's dtypes; all others are ``BYTES``."""
 
+_OF_CATEGORIES: dict[type, str] = {bool: "BOOL", int: "INT64", float: "FP64"}
+
+
+def datatype(column: Input) -> str:
+    """The datatype that a column's tensor has in metadata, where any that holds its values may come."""
+    kinds = {type(category) for category in column.categories or ()}
+    if len(kinds) == 1:
+        return _OF_CATEGORIES.get(kinds.pop(), "BYTES")
+    return DATATYPE.get(column.dtype, "BYTES")
+
+
 Values = list[Any] | Array
 """A tensor's values, row by row. Missing ones are None in a list and NaN in an array."""
 

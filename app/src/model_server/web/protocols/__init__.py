@@ -4,8 +4,9 @@
 """The protocols that a served model speaks. The first one's errors are those of paths that no protocol has."""
 
 from model_server.web.protocol import Protocol
+from model_server.web.protocols.documentation import DOCUMENTATION
 from model_server.web.protocols.mlflow import MLFLOW
 from model_server.web.protocols.open_inference import OPEN_INFERENCE
 from model_server.web.protocols.predict import PREDICT
 
-PROTOCOLS: tuple[Protocol, ...] = (PREDICT, OPEN_INFERENCE, MLFLOW)
+PROTOCOLS: tuple[Protocol, ...] = (PREDICT, OPEN_INFERENCE, MLFLOW, DOCUMENTATION)

@@ -13,7 +13,7 @@ import msgspec
 from model_server import __version__
 from model_server.scoring.errors import BodyError, shown
 from model_server.scoring.formats import FORMATS
-from model_server.scoring.tensors import DATATYPE, tensor_decoder, tensor_encoder
+from model_server.scoring.tensors import DATATYPE, datatype, tensor_decoder, tensor_encoder
 from model_server.web.protocol import Answer, Ask, Failure, Protocol, Route, Served
 
 _JSON_LENGTH = "Inference-Header-Content-Length"
@@ -87,10 +87,7 @@ def _metadata(served: Served) -> dict[str, Any]:
         "name": served.service,
         "versions": [manifest.version],
         "platform": FORMATS[manifest.model_format].platform,
-        "inputs": [
-            {"name": column.name, "datatype": DATATYPE.get(column.dtype, "BYTES"), "shape": [-1]}
-            for column in contract.inputs
-        ],
+        "inputs": [{"name": column.name, "datatype": datatype(column), "shape": [-1]} for column in contract.inputs],
         "outputs": [
             {"name": output.name, "datatype": DATATYPE.get(output.dtype, "BYTES"), "shape": output.shape}
             for output in contract.outputs
