@@ -15,8 +15,8 @@ from werkzeug.exceptions import HTTPException
 
 from model_server.web.failures import body_too_large, failure, failure_of
 from model_server.web.logs import LOG
-from model_server.web.protocol import Answer, Ask, Failure
 from model_server.web.metrics import OTHER
+from model_server.web.protocol import Answer, Ask, Failure
 from model_server.web.service import METRICS, Endpoint, Outcome, Service, media_type
 
 IN_FRONT = "model_server.in_front"
@@ -121,7 +121,9 @@ def create_app(service: Service) -> Flask:
         outcome: Outcome = g.get("outcome") or Outcome(Answer(response.status_code, b""))
         with lock:
             seconds = time.monotonic() - g.begun
-            service.record(number, outcome, seconds, request_id, request.method.encode(), request.path.encode(), headers)
+            service.record(
+                number, outcome, seconds, request_id, request.method.encode(), request.path.encode(), headers
+            )
         return response
 
     @app.teardown_request

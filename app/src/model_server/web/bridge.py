@@ -21,7 +21,7 @@ _OWN = ("content-type", "content-length")
 def call_flask(
     app: Flask, method: str, path: str, query: str, headers: Mapping[bytes, bytes], body: bytes
 ) -> Callable[[], Outcome]:
-    """A function that calls ``app``; it can run in any thread. HEAD is asked as GET: who sends the answer omits its body."""
+    """A function that calls ``app``, in any thread. HEAD is asked as GET: who sends the answer omits its body."""
 
     def call() -> Outcome:
         environ: dict[str, Any] = {
@@ -64,6 +64,8 @@ def call_flask(
             getattr(chunks, "close", lambda: None)()
         content_type = next((value for name, value in found if name.lower() == "content-type"), "text/plain")
         own = tuple((name, value) for name, value in found if name.lower() not in _OWN)
-        return Outcome(Answer(status, content, content_type, headers=own), environ.get(KIND, ""), environ.get(ROUTE, -1))
+        return Outcome(
+            Answer(status, content, content_type, headers=own), environ.get(KIND, ""), environ.get(ROUTE, -1)
+        )
 
     return call

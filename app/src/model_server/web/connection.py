@@ -72,7 +72,7 @@ class Front:
         return len(self.connections) >= self.service.settings.connections
 
     def tick(self) -> None:
-        """Called once a second: end the connections whose time is over."""
+        """Called every half second: end the connections whose time is over."""
         self.date = f"Date: {formatdate(usegmt=True)}\r\nX-Request-ID: ".encode()
         now = time.monotonic()
         for connection in [found for found in self.connections if found.ends_at <= now]:
@@ -283,7 +283,9 @@ class Connection(asyncio.Protocol):
         headers = dict(self._parser.asgi_headers)
         method = self._parser.method.decode()
         if path == METRICS and service.settings.metrics_bind and not self._is_private:
-            self._send(service.failed(None, failure("not_found", "metrics have an address of their own"), path), headers)
+            self._send(
+                service.failed(None, failure("not_found", "metrics have an address of their own"), path), headers
+            )
             return
         if self._is_private:
             if path != METRICS:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from os import urandom
-from typing import Any
+from typing import Any, NamedTuple
 
 from model_server.web.capture import Capture
 from model_server.web.failures import body_too_large, failure, failure_of, wrong_content_type
@@ -37,8 +37,7 @@ class Endpoint:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The answer to a request; ``kind`` is that of its failure, or empty.
 
     ``number`` is that of the path in the metrics where it is no endpoint's, -1 for one that has none of its own.
@@ -102,7 +101,7 @@ class Service:
         return None
 
     def answer(self, endpoint: Endpoint, ask: Ask) -> Outcome:
-        """Run the route. Every error becomes an answer; those that the server or the model is to blame for are logged."""
+        """Run the route. Every error becomes an answer; one that the server or the model is to blame for is logged."""
         try:
             if len(ask.body) > self.settings.max_body_bytes:
                 return self.failed(endpoint, body_too_large(self.settings.max_body_bytes))
@@ -125,7 +124,13 @@ class Service:
 
     def request_id(self, given: bytes | None) -> bytes:
         """The client's own id if it is up to 128 visible characters of ASCII, else a new one."""
-        if given and len(given) <= LONGEST_ID and given.isascii() and b" " not in given and given.decode().isprintable():
+        if (
+            given
+            and len(given) <= LONGEST_ID
+            and given.isascii()
+            and b" " not in given
+            and given.decode().isprintable()
+        ):
             return given
         return b"%b-%x" % (self._id_prefix, next(self._id_numbers))
 
@@ -146,7 +151,8 @@ class Service:
             self.metrics.scored(answer.scored)
             if self.capture is not None:
                 self._keep(request_id, answer)
-        if self._logs_all or (self._logs_errors and answer.status >= 400):
+        # Who is refused for want of time is counted alone: to log it, too, would cost the time that is wanting.
+        if self._logs_all or (self._logs_errors and answer.status >= 400 and outcome.kind != "busy"):
             fields: dict[str, Any] = {
                 "id": request_id.decode(),
                 "method": (method or b"").decode("latin-1"),
@@ -164,7 +170,7 @@ class Service:
             LOG.info("request", extra={"fields": fields})
 
     def tick(self) -> None:
-        """Called about once a second: what is counted and kept reaches those who read it."""
+        """Called every half second: what is counted and kept reaches those who read it."""
         self.metrics.look()
         if self.capture is not None:
             try:
@@ -173,7 +179,8 @@ class Service:
                 self._give_up_capture(error)
 
     def _keep(self, request_id: bytes, answer: Answer) -> None:
-        assert self.capture is not None and answer.scored is not None
+        assert self.capture is not None
+        assert answer.scored is not None
         try:
             self.capture.take(request_id.decode(), answer.scored)
         except OSError as error:
@@ -196,4 +203,3 @@ def protocol_of(path: str, protocols: Sequence[Protocol]) -> Protocol:
 def media_type(header: str) -> str:
     """A Content-Type without its parameters, in lower case."""
     return header.partition(";")[0].strip().lower()
-

@@ -55,8 +55,9 @@ class Worker(ASGIWorker):  # type: ignore[misc]
             _Listener(self.front, listener.sock, is_private=number > 0) for number, listener in enumerate(self.sockets)
         ]
         self.front.when_count_changes = self._accept
-        while self.alive and self.ppid == os.getppid():
-            await self._wait(1.0)
+        # A signal that comes while a worker begins is lost, the master's byte is not.
+        while self.alive and self.ppid == os.getppid() and not self.app.is_stopping():
+            await self._wait(0.5)
         await self._stop()
 
     def _accept(self) -> None:
