@@ -182,11 +182,11 @@ class Connection(asyncio.Protocol):
                 self._is_reading = False
                 tail = parser.remaining()
                 parser.reset()
-                if not tail:
-                    self.ends_at = now + self._front.service.settings.keep_alive
-                    return
                 if self._is_stalled:
                     self._held = tail
+                    return
+                if not tail:
+                    self.ends_at = now + self._front.service.settings.keep_alive
                     return
                 self._is_reading, self._begun = True, now
                 parser.feed(tail)
@@ -349,8 +349,8 @@ class Connection(asyncio.Protocol):
         self._is_reading = False
         self._held = self._parser.remaining() + self._held
         self._parser.reset()
-        self.ends_at = time.monotonic() + self._front.service.settings.keep_alive
         if not self._is_stalled:
+            self.ends_at = time.monotonic() + self._front.service.settings.keep_alive
             self._resume()
 
     def _resume(self) -> None:
