@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import socket
 import threading
@@ -143,6 +144,54 @@ def test_a_reload_replaces_the_workers_under_load_and_stays_ready(start: Callabl
     load.join()
     assert load.lost == []
     assert server.log.read_text().count("Booting worker") == 4
+
+
+def workers_of(server: Any) -> list[int]:
+    found = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
+    return [int(pid) for pid in found.split()]
+
+
+def sample(server: Any, name: str) -> float:
+    """The value of one series of /metrics."""
+    with server.connection() as connection:
+        lines = ask(connection, "GET", "/metrics")[2].splitlines()
+    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + " "))
+
+
+def test_a_worker_that_is_killed_loses_its_own_requests_alone(start: Callable[..., Any], slow_bundle: Path) -> None:
+    server = start(slow_bundle)
+    load = Load(server)
+    time.sleep(0.5)
+    for _kill in range(3):
+        os.kill(workers_of(server)[0], signal.SIGKILL)
+        time.sleep(1.5)
+    load.stopping.set()
+    load.join()
+    # A kill can take what each of the eight clients had on that worker, and no more.
+    assert 0 < len(load.lost) <= 3 * 8
+    assert load.answered > 100
+    assert len(workers_of(server)) == 2
+
+
+def test_metrics_outlive_workers(start: Callable[..., Any], slow_bundle: Path) -> None:
+    server = start(slow_bundle)
+    series = 'model_server_requests_total{route="/predict",status="200"}'
+    for round_, (number, signal_) in enumerate(((0, signal.SIGKILL), (1, signal.SIGKILL), (None, signal.SIGHUP)), 1):
+        for _request in range(10):
+            with server.connection() as connection:
+                predict(connection, 0.0)
+        with server.connection() as hanging:
+            # In flight while its worker dies, or is replaced.
+            hanging.request("POST", "/predict", '{"instances":[[1.0]]}', {"Content-Type": "application/json"})
+            time.sleep(0.2)
+            workers = workers_of(server)
+            os.kill(server.process.pid if number is None else workers[number], signal_)
+            time.sleep(2)
+        assert set(workers) != set(workers_of(server))
+        assert 10 * round_ <= sample(server, series) <= 11 * round_
+        # The one that asks.
+        assert sample(server, "model_server_requests_in_flight") == 1
+        assert sample(server, "model_server_queue") == 0
 
 
 def test_systemd_is_told_once_the_model_is_loaded(start: Callable[..., Any], slow_bundle: Path, tmp_path: Path) -> None:

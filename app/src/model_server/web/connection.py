@@ -101,8 +101,9 @@ class Connection(asyncio.Protocol):
     """``is_private``: it came by the address for metrics alone. ``ends_at`` is when what it waits for is overdue."""
 
     __slots__ = (
-        "_begun", "_body", "_discards", "_endpoint", "_front", "_held", "_is_answered", "_is_new", "_is_private",
-        "_is_reading", "_is_stalled", "_job", "_left", "_parser", "_peer_is_done", "_timer", "_transport", "ends_at",
+        "_arrived", "_begun", "_body", "_discards", "_endpoint", "_front", "_held", "_is_answered", "_is_new",
+        "_is_private", "_is_reading", "_is_stalled", "_job", "_left", "_parser", "_peer_is_done", "_timer",
+        "_transport", "ends_at",
     )  # fmt: skip
 
     def __init__(self, front: Front, is_private: bool = False) -> None:
@@ -130,7 +131,8 @@ class Connection(asyncio.Protocol):
         self._is_reading = self._is_answered = self._discards = False
         # The client does not read what is sent; it sends nothing more.
         self._is_stalled = self._peer_is_done = False
-        self._begun = time.monotonic()
+        # When the first byte of the request came, and when the last did.
+        self._begun = self._arrived = time.monotonic()
         self.ends_at = self._begun + front.service.settings.read_timeout
 
     # What asyncio tells
@@ -168,7 +170,7 @@ class Connection(asyncio.Protocol):
             self._held += data
             self._transport.pause_reading()
             return
-        now = time.monotonic()
+        now = self._arrived = time.monotonic()
         if not self._is_reading:
             self._is_reading = True
             self._begun = now
@@ -368,7 +370,7 @@ class Connection(asyncio.Protocol):
         request_id = front.service.request_id(headers.get(b"x-request-id"))
         self._write(answer, request_id, closes)
         number = self._endpoint.number if self._endpoint else outcome.number
-        seconds = time.monotonic() - self._begun
+        seconds = time.monotonic() - self._arrived
         front.service.record(number, outcome, seconds, request_id, parser.method, parser.path, headers)
         if closes:
             self._end_after_answer()

@@ -84,11 +84,12 @@ class Worker(ASGIWorker):  # type: ignore[misc]
         front.closing = True
         if not self.app.is_stopping():
             self._end_accepting(take=False)
-        linger_until = time.monotonic() + LINGER
+        begun = time.monotonic()
+        linger_until = begun + LINGER
         while front.connections and (left := linger_until - time.monotonic()) > 0 and not self._quick_shutdown:
             await self._wait(min(left, 0.05))
         self._end_accepting(take=not self._quick_shutdown)
-        give_up_at = time.monotonic() + self.cfg.graceful_timeout
+        give_up_at = begun + self.cfg.graceful_timeout
         while front.connections and time.monotonic() < give_up_at and not self._quick_shutdown:
             for connection in list(front.connections):
                 connection.close_if_idle(time.monotonic() - LINGER)
