@@ -125,18 +125,20 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(STOP_SECONDS)
+            deadline = time.monotonic() + STOP_SECONDS
+            while (self.process.poll() is None or self.members()) and time.monotonic() < deadline:
+                time.sleep(0.02)
         self._log.unlink()
 
     def members(self) -> list[int]:
-        """The process numbers of its session."""
+        """The numbers of the processes in its session that still run."""
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdecimal():
                 with contextlib.suppress(OSError):
-                    # What follows the name, which is in parentheses: state, parent, group, session.
-                    if int((entry / "stat").read_text().rpartition(")")[2].split()[3]) == self.process.pid:
+                    # What follows the name, which is in parentheses.
+                    state, _parent, _group, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+                    if int(session) == self.process.pid and state != "Z":
                         found.append(int(entry.name))
         return found
 

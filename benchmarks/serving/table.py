@@ -64,7 +64,10 @@ def stored() -> list[dict[str, Any]]:
 
 
 def write(readme: Path = README) -> None:
-    """Put the section between its marks."""
-    before, _, rest = readme.read_text().partition(BEGIN)
+    """Put the section between its marks. Raises ValueError when the marks are not there."""
+    text = readme.read_text()
+    if not 0 <= text.find(BEGIN) < text.find(END):
+        raise ValueError(f"{readme}: expected the lines {BEGIN.strip()} and {END.strip()}")
+    before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     readme.write_text(f"{before}{BEGIN}{section(stored())}{END}{after}")
