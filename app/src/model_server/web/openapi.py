@@ -194,7 +194,7 @@ def _predict(contract: Contract, golden: Mapping[str, Any]) -> Schema:
 
 def _infer(contract: Contract, golden: Mapping[str, Any]) -> Schema:
     text: Schema = {"type": "string"}
-    parameters = {"type": "object"}
+    parameters = {"type": ["object", "null"]}
     tensor = {
         "type": "object",
         "properties": {
@@ -214,10 +214,10 @@ def _infer(contract: Contract, golden: Mapping[str, Any]) -> Schema:
     schema = {
         "type": "object",
         "properties": {
-            "id": text,
+            "id": {"type": ["string", "null"]},
             "parameters": parameters,
             "inputs": {"type": "array", "items": tensor, "minItems": 1},
-            "outputs": {"type": "array", "items": output},
+            "outputs": {"type": ["array", "null"], "items": output},
         },
         "required": ["inputs"],
     }
@@ -248,7 +248,11 @@ def _infer(contract: Contract, golden: Mapping[str, Any]) -> Schema:
 def _invocations(contract: Contract, golden: Mapping[str, Any]) -> Schema:
     rows: Schema = {"type": "array", "minItems": 1}
     objects: Schema = {"type": "object"}
-    split: Schema = {**objects, "properties": {"columns": rows, "data": rows}, "required": ["data"]}
+    split: Schema = {
+        **objects,
+        "properties": {"columns": {"type": ["array", "null"]}, "data": rows},
+        "required": ["data"],
+    }
     forms: dict[str, Schema] = {
         "dataframe_split": split,
         "dataframe_records": {**rows, "items": objects},

@@ -18,6 +18,7 @@ CSV = "text/csv"
 
 # MLflow's own words, for the kinds of failures that have one. A request that cannot be answered is a bad one.
 _ERROR_CODES = {
+    "contract": "INVALID_PARAMETER_VALUE",
     "unauthorized": "UNAUTHENTICATED",
     "not_found": "ENDPOINT_NOT_FOUND",
     "busy": "REQUEST_LIMIT_EXCEEDED",
