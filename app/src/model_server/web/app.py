@@ -35,6 +35,7 @@ _KINDS_OF_STATUS = {404: "not_found", 405: "method", 413: "too_large"}
 def create_app(service: Service) -> Flask:
     """The application of ``service``, which has been started or is about to be."""
     app = Flask(__name__, static_folder=None)
+    app.extensions["service"] = service
     lock = Lock()
     limit = service.settings.max_body_bytes
     # One byte more than is allowed, for a chunked body is cut off there and its length is the only sign of it.

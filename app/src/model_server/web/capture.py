@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -58,44 +59,47 @@ class Capture:
         self._files = max(8, 4 * writers)
         self._writers = writers
         self._file_bytes = max_bytes // self._files
-        self._pending: list[bytes] = []
+        self._pending: deque[bytes] = deque()
         self._pending_bytes = 0
-        self._file: BinaryIO | None = None
-        self._size = 0
+        # Of the file that is written: none yet.
+        self._path = folder
+        self._room = 0
 
     def take(self, request_id: str, scored: Scored) -> None:
         """Keep this request if it is one of the share. Evenly spread, not at random: 0.1 is every tenth."""
         self._debt += self._share
-        if self._debt < 1:
+        # Ten times a tenth is a little less than one.
+        if self._debt < 1 - 1e-9:
             return
         self._debt -= 1
-        line = _encode(
-            {
-                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "id": request_id,
-                **self._head,
-                "instances": self._instances(scored),
-                "outputs": {name: _plain(array) for name, array in scored.outputs.items()},
-            }
-        )
-        if len(line) + 1 > self._file_bytes:
+        document = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "id": request_id,
+            **self._head,
+            "instances": self._instances(scored),
+            "outputs": {name: _plain(array) for name, array in scored.outputs.items()},
+        }
+        line = _encode(document) + b"\n"
+        if len(line) > self._file_bytes:
             return
         self._pending.append(line)
-        self._pending_bytes += len(line) + 1
+        self._pending_bytes += len(line)
         if self._pending_bytes >= PENDING_BYTES:
             self.write()
 
     def write(self) -> None:
         """Write what is pending. OSError if the folder takes no more."""
-        pending, self._pending, self._pending_bytes = self._pending, [], 0
-        for line in pending:
-            if self._file is None or self._size + len(line) + 1 > self._file_bytes or self._is_removed():
-                self._next_file()
-            assert self._file is not None
-            self._file.write(line + b"\n")
-            self._size += len(line) + 1
-        if self._file:
-            self._file.flush()
+        pending, self._pending, self._pending_bytes = self._pending, deque(), 0
+        while pending:
+            # Another writer may have removed the file, for it was the oldest.
+            if not self._has_room(len(pending[0])) or not self._path.exists():
+                self._begin_file()
+            # What was predicted for whom is nobody else's business.
+            with os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as file:
+                while pending and self._has_room(len(pending[0])):
+                    line = pending.popleft()
+                    self._room -= len(line)
+                    file.write(line)
 
     def _instances(self, scored: Scored) -> list[list[object]]:
         table = scored.request.table
@@ -104,21 +108,16 @@ class Capture:
             return found
         return [list(row) for row in zip(*(_plain(table[place]) for place in self._kept), strict=True)]
 
-    def _is_removed(self) -> bool:
-        assert self._file is not None
-        return os.fstat(self._file.fileno()).st_nlink == 0
+    def _has_room(self, count: int) -> bool:
+        return count <= self._room
 
-    def _next_file(self) -> None:
-        if self._file:
-            self._file.close()
+    def _begin_file(self) -> None:
         others = sorted(self._folder.glob("*.jsonl"))
         # Each writer may be about to begin one.
         for old in others[: max(0, len(others) - (self._files - self._writers))]:
             old.unlink(missing_ok=True)
-        # What was predicted for whom is nobody else's business.
-        path = self._folder / f"{time.time_ns()}-{os.getpid()}.jsonl"
-        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-        self._size = 0
+        self._path = self._folder / f"{time.time_ns()}-{os.getpid()}.jsonl"
+        self._room = self._file_bytes
 
 
 def _plain(array: np.ndarray[Any, Any]) -> Any:
