@@ -24,7 +24,7 @@ from model_server.web.settings import Settings
 from model_server.web.worker import Worker
 
 
-class Server(BaseApplication):  # type: ignore[misc]
+class Server(BaseApplication):
     """The gunicorn of one loaded model. ``run()`` returns only by ending the process."""
 
     def __init__(self, served: Served, settings: Settings) -> None:
@@ -70,7 +70,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         Master(self).run()
 
 
-class Master(Arbiter):  # type: ignore[misc]
+class Master(Arbiter):
     """Tells the workers that the server is about to stop before it does anything else to stop it."""
 
     def signal(self, sig: int, frame: Any) -> None:

@@ -25,9 +25,9 @@ class Lanes:
     def __len__(self) -> int:
         return len(self._all)
 
-    def cells(self, lane: int) -> memoryview:
+    def cells(self, lane: int) -> memoryview[float]:
         """The cells of ``lane``, for single numbers."""
-        return memoryview(self._all[lane])
+        return memoryview(self._all[lane]).cast("B").cast("d")
 
     def array(self, lane: int) -> np.ndarray[Any, Any]:
         """The same cells, for many numbers at once."""

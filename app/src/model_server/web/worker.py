@@ -22,7 +22,7 @@ LINGER = 2.0
 """Seconds in which a stopping worker still takes what a balancer sends that has not noticed yet."""
 
 
-class Worker(ASGIWorker):  # type: ignore[misc]
+class Worker(ASGIWorker):
     """Gunicorn's asynchronous worker, with connections of our own.
 
     ``self.app`` is the Server; ``lane`` is where this worker counts, given by the master.
