@@ -115,11 +115,11 @@ def test_a_problem_has_its_parts(client: FlaskClient) -> None:
         "type": "urn:modelfleet:problem:contract",
         "title": "The rows do not fit the model's contract",
         "status": 422,
-        "detail": "row 0, column 'height': expected a number, found \"x\"",
+        "detail": "row 0, column 'height': expected a number, found text",
         "row": 0,
         "column": "height",
         "expected": "a number",
-        "found": '"x"',
+        "found": "text",
     }
 
 

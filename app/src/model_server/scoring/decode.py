@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from model_server.bundle.contract import INTEGERS, Contract, Input
-from model_server.scoring.errors import BodyError, ContractError, shown
+from model_server.scoring.errors import BodyError, ContractError, kind_of, shown
 from model_server.scoring.table import EXACT, Request, is_numeric, table_of_instances
 
 
@@ -65,7 +65,7 @@ def decode(body: bytes, contract: Contract) -> Request:
         raise BodyError(f'expected "instances" and "probabilities" alone, found {shown(unknown[0])}')
     probabilities = document.get("probabilities", False)
     if not isinstance(probabilities, bool):
-        raise BodyError(f'"probabilities": expected true or false, found {shown(probabilities)}')
+        raise BodyError(f'"probabilities": expected true or false, found {kind_of(probabilities)}')
     if probabilities and not contract.has_probabilities:
         raise ContractError('"probabilities": this model gives none')
     instances = document["instances"]

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from model_server.bundle.contract import FLOATS, INTEGERS, Contract, Input
-from model_server.scoring.errors import BodyError, ContractError, shown
+from model_server.scoring.errors import BodyError, ContractError, kind_of, shown
 from model_server.scoring.matrix import matrix_reader
 from model_server.scoring.table import EXACT, Request, Table, column_array, is_numeric, table_of_columns
 
@@ -148,7 +148,7 @@ def _document(body: bytes) -> dict[str, Any]:
         raise BodyError(f"the body is not valid JSON: {error}") from None
     expected = f"expected an object with one of {', '.join(FORMS)}"
     if not isinstance(document, dict):
-        raise BodyError(f"{expected}, found {shown(document)}")
+        raise BodyError(f"{expected}, found {kind_of(document)}")
     given = [form for form in FORMS if form in document]
     if len(given) != 1:
         raise BodyError(f"{expected}, found {' and '.join(given) or 'none of them'}")
@@ -280,5 +280,5 @@ def _value(text: str, column: Input) -> Any:
 
 def _wrong(where: str, expected: str, found: object, **details: Any) -> NoReturn:
     raise BodyError(
-        f"{where}: expected {expected}, found {'an empty list' if found == [] else shown(found)}", **details
+        f"{where}: expected {expected}, found {kind_of(found)}", **details
     )

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from model_server.bundle.contract import FLOATS, INTEGERS, Contract, Input
-from model_server.scoring.errors import ContractError, shown
+from model_server.scoring.errors import ContractError, kind_of, shown
 
 Table = np.ndarray[Any, Any] | tuple[np.ndarray[Any, Any], ...]
 """A float64 array of rows and columns where float64 holds every value exactly; else an array for each column.
@@ -174,5 +174,5 @@ def _rule(column: Input) -> tuple[Callable[[Any], bool], str]:
 
 
 def _error(where: str, expected: str, value: object, **details: Any) -> ContractError:
-    found = shown(value)
+    found = kind_of(value)
     return ContractError(f"{where}: expected {expected}, found {found}", **details, expected=expected, found=found)
