@@ -28,7 +28,7 @@ def main() -> int:
         from model_server.web.logs import LOG, log_as_json
         from model_server.web.protocol import Served
 
-        scorer = load(settings.bundle)
+        scorer = load(settings.bundle, None if settings.scorer == "auto" else settings.scorer)
         golden = json.loads(read_verified(settings.bundle, GOLDEN, scorer.manifest))
         served = Served(scorer, settings.service, golden=golden, max_rows=settings.max_rows)
         server = Server(served, settings)

@@ -26,6 +26,7 @@ from model_server.bundle.manifest import (
     verify,
 )
 from model_server.scoring.formats import FORMATS
+from model_server.scoring.forms.registry import FORMS, NATIVE
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,6 +55,24 @@ def _parser() -> argparse.ArgumentParser:
         "--target", action="append", default=[], help="a column of the data that the model does not take; repeatable"
     )
     build.add_argument("--format", choices=list(FORMATS), default="pickle", help="how the model was written")
+    build.add_argument(
+        "--date", action="append", default=[], help="a column of text that is dates, as a .csv has them; repeatable"
+    )
+    build.add_argument(
+        "--trust", action="append", default=[], metavar="TYPE", help="a type that a skops file may have; repeatable"
+    )
+    build.add_argument(
+        "--module", action="append", type=Path, default=[], metavar="FILE",
+        help="a .py with classes of the model, to be shipped in the bundle; repeatable",
+    )  # fmt: skip
+    build.add_argument(
+        "--scorer", choices=[NATIVE, *FORMS], help="the form to serve in (default: the fastest that is proven equal)"
+    )
+    build.add_argument(
+        "--timings",
+        action="store_true",
+        help="put into the manifest how fast each form is; no two builds are equal",
+    )
     build.add_argument("--golden", type=_positive, default=20, metavar="N", help="golden rows to keep (default: 20)")
     build.add_argument(
         "--tolerance", type=_tolerance, default=1e-6, help="how far relatively an answer may be from a golden row's"
@@ -86,16 +105,22 @@ def _build(options: argparse.Namespace) -> None:
         options.out,
         name=options.name,
         version=options.version,
-        rows=read_rows(options.data),
+        rows=read_rows(options.data, tuple(options.date)),
         targets=tuple(options.target),
         model_format=options.format,
         golden_rows=options.golden,
         relative_tolerance=options.tolerance,
         absolute_tolerance=options.absolute_tolerance,
+        scorer=options.scorer,
+        timings=options.timings,
+        trusted=tuple(options.trust),
+        modules=tuple(options.module),
     )
     if options.tar:
         pack(options.out, options.tar)
     print(f"{manifest.name} {manifest.release} in {options.out}")
+    for line in _scorer(manifest):
+        print(line)
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -115,7 +140,8 @@ def _compare_golden(bundle: Path, manifest: Manifest) -> int:
     scorer = load(bundle)
     scorer.start()
     golden = json.loads(read_verified(bundle, GOLDEN, manifest))
-    wanted = {key: golden[key] for key in ("predictions", "probabilities") if golden[key] is not None}
+    outputs = ("predictions", "probabilities", "scores")
+    wanted = {key: golden[key] for key in outputs if golden.get(key) is not None}
     try:
         body = json.dumps({"instances": golden["instances"], "probabilities": "probabilities" in wanted}).encode()
         found = json.loads(encode(scorer.predict(decode(body, scorer.contract))))
@@ -143,7 +169,10 @@ def _inspect(options: argparse.Namespace) -> None:
     print(f"{manifest.name} {manifest.version}, release {manifest.release}")
     print(f"digest   {manifest.digest}")
     print(f"model    {manifest.model_path} ({manifest.model_format}, Python {manifest.python})")
-    print(f"takes    {'a DataFrame' if contract.columns else 'an array'} of {len(contract.inputs)} columns")
+    for line in _scorer(manifest):
+        print(line)
+    taken = "a DataFrame" if contract.columns else "a series" if contract.series else "an array"
+    print(f"takes    {taken} of {len(contract.inputs)} columns")
     for line in _table(contract):
         print(f"  {line}")
     for output in contract.outputs:
@@ -152,6 +181,19 @@ def _inspect(options: argparse.Namespace) -> None:
     print(f"needs    {' '.join(lock)}")
     for entry in manifest.files:
         print(f"file     {entry.path}: {entry.size} bytes, sha256 {entry.sha256}")
+
+
+def _scorer(manifest: Manifest) -> list[str]:
+    """The form that serves, and why."""
+    lines = [f"scorer   {manifest.scorer}"]
+    for tried in manifest.tried:
+        said = tried.get("reason", "")
+        if "rows" in tried:
+            said = f"equal on {tried['rows']} rows, largest difference {tried['largest_difference']:g}"
+        for rows, microseconds in tried.get("microseconds", {}).items():
+            said += f"{', ' if said else ''}{microseconds:g} µs for {rows} row{'' if rows == '1' else 's'}"
+        lines.append(f"  {tried['form']}: {said}")
+    return lines
 
 
 def _table(contract: Contract) -> list[str]:

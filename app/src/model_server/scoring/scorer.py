@@ -16,7 +16,7 @@ from model_server.scoring.errors import ModelError
 from model_server.scoring.table import Request, Table
 
 Outputs = dict[str, np.ndarray[Any, Any]]
-"""Arrays by their names in the contract: ``predictions`` and, if they were asked for, ``probabilities``."""
+"""Arrays by their names in the contract: ``predictions``, ``scores`` and, if they were asked for, ``probabilities``."""
 
 
 class Predictor(Protocol):

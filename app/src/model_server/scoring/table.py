@@ -9,18 +9,19 @@ Every protocol ends here: its values become columns, each checked against the co
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from model_server.bundle.contract import FLOATS, INTEGERS, Contract, Input
+from model_server.bundle.contract import DATES, FLOATS, INTEGERS, Contract, Input
 from model_server.scoring.errors import ContractError, kind_of, shown
 
 Table = np.ndarray[Any, Any] | tuple[np.ndarray[Any, Any], ...]
 """A float64 array of rows and columns where float64 holds every value exactly; else an array for each column.
 
-A missing value is NaN. A column has the dtype that the contract says, text and categories are objects.
+A missing value is NaN, of a date NaT. A column has the dtype that the contract says, text and categories are objects.
 """
 
 EXACT = 1 << 53
@@ -72,6 +73,9 @@ def column_array(column: Input, values: list[Any]) -> np.ndarray[Any, Any]:
         return np.array([int(value) for value in values], dtype=column.dtype)
     if column.dtype in FLOATS or (column.dtype == "bool" and None not in values):
         return np.array(values, dtype=column.dtype)
+    if column.dtype in DATES:
+        dates = [None if value is None else datetime.fromisoformat(value) for value in values]
+        return np.array(dates, dtype="datetime64[us]").astype(column.dtype)
     # What scikit-learn takes for missing in text is NaN, as pandas has it.
     objects = np.empty(len(values), dtype=object)
     objects[:] = [np.nan if value is None else value for value in values]
@@ -80,6 +84,8 @@ def column_array(column: Input, values: list[Any]) -> np.ndarray[Any, Any]:
 
 def model_input(table: Table, contract: Contract) -> Any:
     """The rows as the model was fitted with: a DataFrame if the contract has columns, else an array of one dtype."""
+    if contract.series:
+        return table[0]
     if contract.columns:
         return _frame(table, contract)
     if isinstance(table, np.ndarray):
@@ -143,6 +149,13 @@ def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
 
+def _is_date(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is None
+    except ValueError:
+        return False
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -161,6 +174,8 @@ def _rule(column: Input) -> tuple[Callable[[Any], bool], str]:
         )
     if column.dtype == "bool":
         return _is_bool, "true or false"
+    if column.dtype in DATES:
+        return _is_date, "a date as in 2026-05-31 or 2026-05-31T18:30:00"
     if column.dtype == "string":
         return lambda value: isinstance(value, str), "text"
     # With their types, for 1, 1.0 and true are equal.

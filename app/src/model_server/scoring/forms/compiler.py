@@ -90,7 +90,10 @@ def _flat(transformers: list[Any]) -> list[Any]:
 
 
 def _is_identity(transformer: Any) -> bool:
-    return type(transformer).__name__ == "FunctionTransformer" and transformer.func is None
+    if type(transformer).__name__ != "FunctionTransformer":
+        return False
+    # What histogram boosting puts before its trees: a check, no change.
+    return transformer.func is None or getattr(getattr(transformer.func, "func", None), "__name__", "") == "check_array"
 
 
 def _steps(writer: Writer, transformers: list[Any]) -> list[dict[str, str]]:

@@ -31,4 +31,6 @@ class Native:
         outputs = {"predictions": np.asarray(self.model.predict(rows))}
         if probabilities:
             outputs["probabilities"] = np.asarray(self.model.predict_proba(rows))
+        if self.contract.has_scores:
+            outputs["scores"] = np.asarray(self.model.decision_function(rows))
         return outputs
