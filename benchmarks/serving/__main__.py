@@ -29,7 +29,7 @@ def main() -> int:
         if options.command == "soak":
             measure.soak(figures, options.minutes)
             return figures.close()
-        effort = measure.Effort(rounds=1, seconds=1) if options.quick else measure.Effort(rounds=options.rounds)
+        effort = measure.Effort(rounds=1, seconds=1) if options.quick else measure.Effort(options.rounds, options.seconds)
         figures.note(rounds=effort.rounds, seconds=effort.seconds)
         for name in options.only or measure.FIGURES:
             measure.FIGURES[name](figures, effort)
@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", action="append", choices=list(measure.FIGURES), help="this figure alone; repeatable")
     parser.add_argument("--rounds", type=int, default=measure.Effort.rounds, help="turns of every server")
+    parser.add_argument("--seconds", type=int, default=measure.Effort.seconds, help="how long a turn is")
     parser.add_argument("--quick", action="store_true", help="one short round of each; stores nothing")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long to soak")
     return parser

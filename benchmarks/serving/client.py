@@ -28,7 +28,7 @@ _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 # What wrk sends, and what it found as one line of JSON.
 _SCRIPT = """
 local file = assert(io.open(%s, "rb"))
-wrk.method = "POST"
+wrk.method = %s
 wrk.body = file:read("*a")
 wrk.headers["Content-Type"] = "application/json"
 file:close()
@@ -44,17 +44,18 @@ end
 
 @dataclass(frozen=True)
 class Target:
-    """One request, sent again and again: a POST of ``body``, which is JSON, to ``path`` on the loopback interface."""
+    """One request, sent again and again: ``body``, which is JSON, to ``path`` on the loopback interface."""
 
     port: int
     path: str
-    body: bytes
+    body: bytes = b""
+    method: str = "POST"
 
     def ask(self, timeout: float = 30) -> bytes:
         """The answer's body. Raises OSError or HTTPException when there is none, StepError when it is not a 200."""
         connection = http.client.HTTPConnection(HOST, self.port, timeout=timeout)
         with contextlib.closing(connection):
-            connection.request("POST", self.path, self.body, {"Content-Type": "application/json"})
+            connection.request(self.method, self.path, self.body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             content = answer.read()
         if answer.status != 200:
@@ -69,7 +70,7 @@ def requests_per_second(target: Target, seconds: int, connections: int = CONNECT
     with tempfile.TemporaryDirectory() as name:
         body, script = Path(name) / "body", Path(name) / "script.lua"
         body.write_bytes(target.body)
-        script.write_text(_SCRIPT % json.dumps(str(body)))
+        script.write_text(_SCRIPT % (json.dumps(str(body)), json.dumps(target.method)))
         what = ["--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s", "--timeout", "30s"]
         url = f"http://{HOST}:{target.port}{target.path}"
         said = run(["taskset", "--cpu-list", str(CLIENT_CORE), "wrk", *what, "--script", str(script), url])
@@ -85,7 +86,7 @@ def latencies(target: Target, rate: float, seconds: float) -> list[float]:
     An open loop: what is due while all connections wait for answers is sent late, and its wait counts. Waits by asking
     again and again rather than by sleeping, since a timer of the system is as coarse as what is measured.
     """
-    head = f"POST {target.path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\nContent-Length: "
+    head = f"{target.method} {target.path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\nContent-Length: "
     request = f"{head}{len(target.body)}\r\n\r\n".encode() + target.body
     taken: list[float] = []
     with contextlib.ExitStack() as stack:
