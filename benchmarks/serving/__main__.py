@@ -29,7 +29,7 @@ def main() -> int:
         if options.command == "soak":
             measure.soak(figures, options.minutes)
             return figures.close()
-        effort = measure.Effort(rounds=1, seconds=1) if options.quick else measure.Effort(options.rounds, options.seconds)
+        effort = measure.Effort(1, 1) if options.quick else measure.Effort(options.rounds, options.seconds)
         figures.note(rounds=effort.rounds, seconds=effort.seconds)
         for name in options.only or measure.FIGURES:
             measure.FIGURES[name](figures, effort)

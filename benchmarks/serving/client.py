@@ -86,8 +86,8 @@ def latencies(target: Target, rate: float, seconds: float) -> list[float]:
     An open loop: what is due while all connections wait for answers is sent late, and its wait counts. Waits by asking
     again and again rather than by sleeping, since a timer of the system is as coarse as what is measured.
     """
-    head = f"{target.method} {target.path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\nContent-Length: "
-    request = f"{head}{len(target.body)}\r\n\r\n".encode() + target.body
+    head = f"{target.method} {target.path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n"
+    request = f"{head}Content-Length: {len(target.body)}\r\n\r\n".encode() + target.body
     taken: list[float] = []
     with contextlib.ExitStack() as stack:
         stack.enter_context(_alone())
