@@ -9,6 +9,7 @@ import importlib.metadata
 import pickletools
 import sys
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -35,7 +36,7 @@ def lock(modules: Iterable[str], packages: Iterable[str], where: str) -> str:
 
 def distributions(modules: Iterable[str], where: str) -> set[str]:
     """The names of the distributions that provide ``modules``, apart from those of the standard library."""
-    providers = importlib.metadata.packages_distributions()
+    providers = _providers()
     found: set[str] = set()
     for module in sorted(set(modules)):
         package = module.partition(".")[0]
@@ -45,6 +46,10 @@ def distributions(modules: Iterable[str], where: str) -> set[str]:
             raise BundleError(f"{where}: the model needs the module {module}, which no installed package provides")
         found.update(canonicalize_name(name) for name in providers[package])
     return found
+
+
+# Reads what every installed package consists of, which takes long and does not change meanwhile.
+_providers = cache(importlib.metadata.packages_distributions)
 
 
 def modules_of(pickled: bytes) -> set[str]:

@@ -279,6 +279,4 @@ def _value(text: str, column: Input) -> Any:
 
 
 def _wrong(where: str, expected: str, found: object, **details: Any) -> NoReturn:
-    raise BodyError(
-        f"{where}: expected {expected}, found {kind_of(found)}", **details
-    )
+    raise BodyError(f"{where}: expected {expected}, found {kind_of(found)}", **details)

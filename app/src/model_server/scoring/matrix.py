@@ -50,9 +50,10 @@ def number_array(column: Input, numbers: Array) -> Array:
     """Numbers as an array of a column's dtype, as column_array makes it; NaN is a missing value."""
     if column.dtype in FLOATS:
         low, high = _limits(column)
-        inside = (numbers >= low) & (numbers <= high)
-        if inside.all() or (column.nullable and (inside | np.isnan(numbers)).all()):
-            return numbers.astype(column.dtype)
+        wide = numbers.astype(np.float64, copy=False)
+        inside = (wide >= low) & (wide <= high)
+        if inside.all() or (column.nullable and (inside | np.isnan(wide)).all()):
+            return wide.astype(column.dtype)
     elif column.dtype in INTEGERS and numbers.dtype.kind in "iu":
         limits = np.iinfo(column.dtype)
         if int(numbers.min()) >= limits.min and int(numbers.max()) <= limits.max:

@@ -50,8 +50,8 @@ _DECISIONS: dict[str, Callable[[list[Array]], Callable[[Array], Array]]] = {
 
 
 def _logistic(raw: Array) -> Array:
-    # Below -700 the exponential would overflow, and the result is 0 to 300 digits in any case.
-    return 1.0 / (1.0 + np.exp(np.minimum(-raw, 700.0)))
+    # Where the exponential would overflow, the result is 0 to all digits in any case.
+    return 1.0 / (1.0 + np.exp(np.minimum(-raw, 88.0 if raw.dtype == np.float32 else 700.0)))
 
 
 def _two_classes(raw: Array) -> Array:
