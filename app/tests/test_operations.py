@@ -186,7 +186,7 @@ def score(scorer: Scorer, rows: list[list[float]]) -> Any:
 
 def test_captured_requests_can_be_sent_again(scorer: Scorer, tmp_path: Path) -> None:
     folder = tmp_path / "captured"
-    client = client_of(scorer, capture_dir=folder)
+    client = client_of(scorer, capture_dir=folder, capture_share=1.0)
     sent = {"instances": [TALL, SHORT], "probabilities": True}
     answer = client.post("/predict", json=sent, headers={"X-Request-ID": "mine"})
     client.application.extensions["service"].tick()
@@ -202,7 +202,7 @@ def test_captured_requests_can_be_sent_again(scorer: Scorer, tmp_path: Path) -> 
 def test_mixed_columns_are_captured_as_json_has_them(
     bundle_of: Callable[..., Path], mixed_classifier: Any, mixed: pd.DataFrame, tmp_path: Path
 ) -> None:
-    client = client_of(load(bundle_of(mixed_classifier, mixed)), capture_dir=tmp_path, capture_redact=("city",))
+    client = client_of(load(bundle_of(mixed_classifier, mixed)), capture_dir=tmp_path, capture_share=1.0, capture_redact=("city",))
     rows = json.loads(mixed.head(6).to_json(orient="records"))
     client.post("/predict", json={"instances": rows})
     client.application.extensions["service"].tick()
@@ -245,7 +245,7 @@ def test_a_column_that_is_not_there_cannot_be_redacted(scorer: Scorer, tmp_path:
 def test_a_full_disk_ends_the_capture_and_not_the_service(
     scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = client_of(scorer, capture_dir=tmp_path)
+    client = client_of(scorer, capture_dir=tmp_path, capture_share=1.0)
 
     def full(*_arguments: Any) -> int:
         raise OSError(28, "No space left on device")

@@ -174,6 +174,18 @@ def test_settings_have_defaults() -> None:
         ({"MODEL_BUNDLE": "/b", "MODEL_SERVICE": ""}, "MODEL_SERVICE: expected a value"),
         ({"MODEL_BUNDLE": "/b", "MODEL_SERVICE": "s", "WORKERS": "0"}, "WORKERS: expected a whole number from 1, fo"),
         ({"MODEL_BUNDLE": "/b", "MODEL_SERVICE": "s", "KEEP_ALIVE": "1.5"}, "KEEP_ALIVE: .* found '1.5'"),
+        (
+            {"MODEL_BUNDLE": "/b", "MODEL_SERVICE": "s", "SCORER": "gpu"},
+            "SCORER: expected one of auto, native, found 'gpu'",
+        ),
+        (
+            {"MODEL_BUNDLE": "/b", "MODEL_SERVICE": "s", "CAPTURE_SHARE": "2"},
+            "CAPTURE_SHARE: expected a number from 0 to 1, found '2'",
+        ),
+        (
+            {"MODEL_BUNDLE": "/b", "MODEL_SERVICE": "s", "CAPTURE_SHARE": "0.1"},
+            "CAPTURE_DIR: expected a folder, for CAPTURE_SHARE is set, found none",
+        ),
     ],
 )
 def test_wrong_settings_are_refused(environment: dict[str, str], message: str) -> None:

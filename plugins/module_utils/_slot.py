@@ -114,7 +114,6 @@ def plan_start(
         # Not by way of the slot or the release: a process that runs must never see another one's packages.
         "MODEL_ENV": str(layout.env(env or "")),
         "MODEL_SERVICE": service,
-        "PROMETHEUS_MULTIPROC_DIR": str(layout.runtime(service, slot)),
     }
     for name, value in own.items():
         if given.setdefault(name, value) != value:

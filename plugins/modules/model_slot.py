@@ -45,7 +45,7 @@ options:
   settings:
     description:
       - The model server's settings, as environment variables, such as C(BIND) and C(WORKERS).
-      - C(MODEL_BUNDLE), C(MODEL_ENV), C(MODEL_SERVICE) and C(PROMETHEUS_MULTIPROC_DIR) are set by the slot itself.
+      - C(MODEL_BUNDLE), C(MODEL_ENV) and C(MODEL_SERVICE) are set by the slot itself.
     type: dict
     default: {}
   limits:

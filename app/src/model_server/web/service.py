@@ -79,7 +79,7 @@ class Service:
         self._id_prefix = urandom(6).hex().encode()
         self.metrics.use(lane)
         self.keys = read_keys(settings.api_keys) if settings.api_keys else None
-        if settings.capture_dir:
+        if settings.capture_dir and settings.capture_share:
             self.capture = Capture(
                 self.served,
                 settings.capture_dir,

@@ -34,7 +34,7 @@ class Settings:
     access_log: str = "errors"
     api_keys: Path | None = None
     capture_dir: Path | None = None
-    capture_share: float = 1.0
+    capture_share: float = 0.0
     capture_max_bytes: int = 64 * 1024 * 1024
     capture_redact: tuple[str, ...] = ()
 
@@ -44,6 +44,8 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
     for name in ("MODEL_BUNDLE", "MODEL_SERVICE"):
         if not environment.get(name):
             raise ValueError(f"{name}: expected a value in the environment, found none")
+    if _share(environment, "CAPTURE_SHARE", Settings.capture_share) and not environment.get("CAPTURE_DIR"):
+        raise ValueError("CAPTURE_DIR: expected a folder, for CAPTURE_SHARE is set, found none")
     return Settings(
         bundle=Path(environment["MODEL_BUNDLE"]),
         service=environment["MODEL_SERVICE"],
@@ -81,8 +83,8 @@ def _share(environment: Mapping[str, str], name: str, default: float) -> float:
         found = float(text)
     except ValueError:
         found = -1.0
-    if not 0 < found <= 1:
-        raise ValueError(f"{name}: expected a number above 0 and up to 1, found {text!r}")
+    if not 0 <= found <= 1:
+        raise ValueError(f"{name}: expected a number from 0 to 1, found {text!r}")
     return found
 
 
