@@ -72,7 +72,8 @@ def frame_decoder(contract: Contract) -> Callable[[bytes], Request]:
             rows = _rows_of_numbers(document)
             # Whole numbers beyond these have lost digits on their way through float.
             found = np.array(rows, np.float64)
-            return found if found.shape[1:] == (len(names),) and not (np.abs(found) >= EXACT).any() else None
+            is_table = len(found) and found.shape[1:] == (len(names),)
+            return found if is_table and not (np.abs(found) >= EXACT).any() else None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, LookupError, ValueError, TypeError):
             return None
 
