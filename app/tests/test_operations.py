@@ -202,7 +202,9 @@ def test_captured_requests_can_be_sent_again(scorer: Scorer, tmp_path: Path) -> 
 def test_mixed_columns_are_captured_as_json_has_them(
     bundle_of: Callable[..., Path], mixed_classifier: Any, mixed: pd.DataFrame, tmp_path: Path
 ) -> None:
-    client = client_of(load(bundle_of(mixed_classifier, mixed)), capture_dir=tmp_path, capture_share=1.0, capture_redact=("city",))
+    client = client_of(
+        load(bundle_of(mixed_classifier, mixed)), capture_dir=tmp_path, capture_share=1.0, capture_redact=("city",)
+    )
     rows = json.loads(mixed.head(6).to_json(orient="records"))
     client.post("/predict", json={"instances": rows})
     client.application.extensions["service"].tick()

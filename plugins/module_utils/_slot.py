@@ -103,7 +103,7 @@ class Start:
 
 
 def plan_start(
-    layout: Layout, service: str, slot: str, release: str, settings: Mapping[str, Any], limits: Mapping[str, Any]
+    layout: Layout, service: str, release: str, settings: Mapping[str, Any], limits: Mapping[str, Any]
 ) -> Start:
     """What the slot is to be started with: ``settings``, and those that say where the release is."""
     given = {name: str(value) for name, value in settings.items()}

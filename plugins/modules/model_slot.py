@@ -312,7 +312,7 @@ def wait_until_ready(name: str, release: str, address: str, deadline: float, sec
 def ensure_started(params: Mapping[str, Any], layout: Layout, check_mode: bool) -> dict[str, Any]:
     """Start the slot with what is asked for, unless it runs so."""
     service, slot = check_service(params["service"]), params["slot"]
-    start = plan_start(layout, service, slot, wanted_release(params, layout), params["settings"], params["limits"])
+    start = plan_start(layout, service, wanted_release(params, layout), params["settings"], params["limits"])
     render_settings(start.settings), render_limits(start.limits, start.settings)
     if not check_mode or layout.release(service, start.release).exists():
         check_placed(layout, service, start)

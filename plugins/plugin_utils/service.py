@@ -316,8 +316,8 @@ def _check_ports(services: Any) -> None:
                 if owner != f"{service.name} {slot}" or service.ports_of(slot).count(port) > 1:
                     key = "port" if port == service.port_of(slot) else "metrics_port"
                     raise ServiceError(
-                        f"modelfleet_services.{service.name}.{key}: expected ports of its own on {host} (blue takes the "
-                        f"port, green the next), found {port}, which {owner.split()[0]} has"
+                        f"modelfleet_services.{service.name}.{key}: expected ports of its own on {host} (blue takes "
+                        f"the port, green the next), found {port}, which {owner.split()[0]} has"
                     )
 
 

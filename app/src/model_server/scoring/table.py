@@ -149,11 +149,12 @@ def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-def _is_date(value: Any) -> bool:
+def _is_date(value: Any, first: int, last: int) -> bool:
     try:
-        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is None
+        date = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
         return False
+    return date is not None and date.tzinfo is None and first <= date.year <= last
 
 
 def _is_number(value: Any) -> bool:
@@ -175,7 +176,12 @@ def _rule(column: Input) -> tuple[Callable[[Any], bool], str]:
     if column.dtype == "bool":
         return _is_bool, "true or false"
     if column.dtype in DATES:
-        return _is_date, "a date as in 2026-05-31 or 2026-05-31T18:30:00"
+        # In nanoseconds, 64 bits hold these whole years; what is beyond them would become another date.
+        first, last = (1678, 2261) if column.dtype == "datetime64[ns]" else (1, 9999)
+        return (
+            lambda value: _is_date(value, first, last),
+            f"a date as in 2026-05-31 or 2026-05-31T18:30:00, from {first} to {last}",
+        )
     if column.dtype == "string":
         return lambda value: isinstance(value, str), "text"
     # With their types, for 1, 1.0 and true are equal.

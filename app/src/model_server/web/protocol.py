@@ -61,9 +61,9 @@ class Failure:
 class Route:
     """``path`` starts with a slash. ``answer`` raises a ScoringError where the protocol's ``failure`` shall tell why.
 
-    ``content_types`` are those that it takes; one that takes "" takes requests that name none, and none at all takes any.
-    ``predicts``: the route runs the model, so limits, the queue and the deadline are for it. ``is_open``: it answers
-    whoever has no API key, too, as health does.
+    ``content_types`` are those that it takes; one that takes "" takes requests that name none, and no types
+    at all is any. ``predicts``: the route runs the model, so limits, the queue and the deadline are for it.
+    ``is_open``: it answers whoever has no API key, too, as health does.
     """
 
     method: str
