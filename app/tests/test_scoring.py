@@ -262,3 +262,23 @@ def test_a_wrong_contract_is_refused(change: dict[str, Any], message: str) -> No
     document = {**encode_contract(EACH), **change}
     with pytest.raises(BundleError, match=f"^here: contract.json: .*{message}"):
         parse_contract(json.dumps(document).encode(), "here")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "expected"),
+    [
+        ("datetime64[ns]", "2026-05-31", "2026-05-31T00:00:00.000000000"),
+        ("datetime64[ns]", "2261-12-31T23:59:59.999999", "2261-12-31T23:59:59.999999000"),
+        ("datetime64[us]", "0001-01-01", "0001-01-01T00:00:00.000000"),
+    ],
+)
+def test_a_date_is_the_one_that_was_sent(dtype: str, value: str, expected: str) -> None:
+    rows = decode(body([value]), Contract(True, (Input("d", dtype),), OUTPUTS)).table[0]
+    assert str(rows[0]) == expected
+
+
+@pytest.mark.parametrize("value", ["2262-01-01", "1677-12-31", "2026-02-30", "2026-05-31T00:00:00Z", "NaT", "", 5])
+def test_what_is_no_date_that_fits_is_refused(value: Any) -> None:
+    contract = Contract(True, (Input("d", "datetime64[ns]"),), OUTPUTS)
+    with pytest.raises(ContractError, match="row 0, column 'd': expected a date as in 2026-05-31 or .* to 2261, found"):
+        decode(body([value]), contract)
