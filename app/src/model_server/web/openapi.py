@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from model_server.bundle.contract import FLOATS, INTEGERS, Contract, Input, Output
+from model_server.bundle.contract import DATES, FLOATS, INTEGERS, Contract, Input, Output
 from model_server.scoring.tensors import DATATYPE, datatype
 from model_server.web.protocol import Served
 
@@ -130,11 +130,13 @@ def _column(column: Input) -> Schema:
         schema = {"type": "integer", "minimum": int(limits.min), "maximum": int(limits.max)}
     elif column.dtype == "category":
         schema = {"enum": [*(column.categories or ()), *([None] if column.nullable else [])]}
+    elif column.dtype in DATES:
+        schema = {"type": "string", "format": "date"}
     else:
         schema = {"type": "boolean" if column.dtype == "bool" else "string"}
     if column.nullable and "type" in schema:
         schema["type"] = [schema["type"], "null"]
-    notes = []
+    notes = ["or with a time, as in 2026-05-31T18:30:00"] if column.dtype in DATES else []
     if column.minimum is not None and column.maximum is not None:
         notes.append(f"in the training data {column.minimum:g} to {column.maximum:g}")
     if column.nullable:
