@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, modelfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Build a bundle from a pickled model and rows of its data.
+"""Build a bundle from a model and rows of its data.
 
 Building loads the model, which runs its pickle: it is the user's own.
 """

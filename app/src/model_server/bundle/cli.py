@@ -43,9 +43,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="model-bundle", description="Build, verify and inspect model bundles.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    build = commands.add_parser("build", help="build a bundle from a pickled model and rows of its data")
+    build = commands.add_parser("build", help="build a bundle from a model and rows of its data")
     build.set_defaults(run=_build)
-    build.add_argument("model", type=Path, help="the pickled model; it is loaded, which runs its pickle")
+    build.add_argument(
+        "model", type=Path, help="the file of the model; it is loaded, which runs its pickle if it is one"
+    )
     build.add_argument("--name", required=True, help="the model's name, such as tumour")
     build.add_argument("--version", required=True, help="the model's version, such as 3")
     build.add_argument("--data", type=Path, required=True, help="rows the model was trained on: a .csv or .parquet")
@@ -85,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     verify_.set_defaults(run=_verify)
     verify_.add_argument("bundle", type=Path, help="a bundle's folder or tar")
     verify_.add_argument(
-        "--predict", action="store_true", help="load the model, which runs its pickle, and compare the golden rows"
+        "--predict",
+        action="store_true",
+        help="load what is served, which may run a pickle, and compare the golden rows",
     )
 
     inspect = commands.add_parser("inspect", help="tell what is in a bundle; nothing of it is loaded")
@@ -188,8 +192,8 @@ def _scorer(manifest: Manifest) -> list[str]:
     lines = [f"scorer   {manifest.scorer}"]
     for tried in manifest.tried:
         said = tried.get("reason", "")
-        if "rows" in tried:
-            said = f"equal on {tried['rows']} rows, largest difference {tried['largest_difference']:g}"
+        if tried.get("equal") and "rows" in tried:
+            said = f"equal on {tried['rows']} rows, largest difference {tried.get('largest_difference', 0):g}"
         for rows, microseconds in tried.get("microseconds", {}).items():
             said += f"{', ' if said else ''}{microseconds:g} µs for {rows} row{'' if rows == '1' else 's'}"
         lines.append(f"  {tried['form']}: {said}")
