@@ -280,5 +280,5 @@ def test_a_date_is_the_one_that_was_sent(dtype: str, value: str, expected: str) 
 @pytest.mark.parametrize("value", ["2262-01-01", "1677-12-31", "2026-02-30", "2026-05-31T00:00:00Z", "NaT", "", 5])
 def test_what_is_no_date_that_fits_is_refused(value: Any) -> None:
     contract = Contract(True, (Input("d", "datetime64[ns]"),), OUTPUTS)
-    with pytest.raises(ContractError, match="row 0, column 'd': expected a date as in 2026-05-31 or .* to 2261, found"):
+    with pytest.raises(ContractError, match=r"row 0, column 'd': expected a date as in 2026-05-31 or .* to 2261, "):
         decode(body([value]), contract)
