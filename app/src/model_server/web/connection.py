@@ -27,7 +27,7 @@ from model_server.web.bridge import call_flask
 from model_server.web.failures import body_too_large, failure
 from model_server.web.protocol import Answer, Ask, Failure
 from model_server.web.service import METRICS, Endpoint, Outcome, Service, media_type
-from model_server.web.waiting import Job, Pace, Queue
+from model_server.web.waiting import Job, Queue, Turns
 
 # The C parser has two unrelated classes of this name, and raises either.
 _PARSE_ERRORS = (gunicorn_h1c.ParseError, gunicorn_h1c._protocol.ParseError)
@@ -44,14 +44,14 @@ _FOREVER = math.inf
 class Front:
     """What the connections of a worker share. ``closing``: every answer from now on closes its connection."""
 
-    def __init__(self, service: Service, flask: Flask, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, service: Service, flask: Flask, loop: asyncio.AbstractEventLoop, turns: Turns) -> None:
         settings = service.settings
         self.service = service
         self.flask = flask
         self.loop = loop
         self.connections: set[Connection] = set()
         self.closing = False
-        self.pace = Pace(loop)
+        self.turns = turns
         self.scoring = Queue(loop, settings.threads, "scoring")
         # Everything that is no route of a protocol: rare, and never in the way of predictions.
         self.pages = Queue(loop, 1, "pages")
@@ -259,7 +259,7 @@ class Connection(asyncio.Protocol):
         if not endpoint.route.predicts:
             self._send(service.answer(endpoint, ask), headers)
             return
-        waited = front.pace.wait(now)
+        waited = front.turns.wait(now)
         seconds = _timeout(headers)
         if seconds is not None and not seconds > 0:
             detail = "X-Request-Timeout-Ms: expected a whole number of milliseconds from 1"

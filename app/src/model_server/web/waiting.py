@@ -10,9 +10,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
+from selectors import DefaultSelector, SelectorKey
 from threading import Thread
 
 from model_server.web.service import Outcome
+
+_ASLEEP = 0.0005
+"""The seconds from which on the loop is taken to have had nothing to do."""
 
 
 class Job:
@@ -69,29 +73,26 @@ class Queue:
             job.done(outcome)
 
 
-class Pace:
-    """How long requests wait for the event loop: those that came together are answered one after the other."""
+class Turns(DefaultSelector):
+    """An event loop's selector that knows how long requests wait: those that came together are answered in turn."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._begun = 0.0
-        self._ended = 0.0
+    def __init__(self) -> None:
+        super().__init__()
+        self._woke = time.monotonic()
         self._length = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
+        slept = time.monotonic()
+        found = super().select(timeout)
+        woke = time.monotonic()
+        # What came while the loop slept has not waited at all.
+        self._length = slept - self._woke if woke - slept < _ASLEEP else 0.0
+        self._woke = woke
+        return found
 
     def wait(self, now: float) -> float:
         """At most how many seconds the request that is looked at ``now`` has waited already.
 
         It came while those before it in this turn of the loop were answered, or during the turn before.
         """
-        if not self._begun:
-            if now - self._ended > 0.001:
-                # The loop was idle in between, so this one came just now.
-                self._length = 0.0
-            self._begun = now
-            self._loop.call_soon(self._end)
-        return now - self._begun + self._length
-
-    def _end(self) -> None:
-        self._ended = time.monotonic()
-        self._length = self._ended - self._begun
-        self._begun = 0.0
+        return now - self._woke + self._length

@@ -17,6 +17,7 @@ from gunicorn.workers.gasgi import ASGIWorker
 
 from model_server.web.connection import Connection, Front
 from model_server.web.logs import LOG
+from model_server.web.waiting import Turns
 
 LINGER = 2.0
 """Seconds in which a stopping worker still takes what a balancer sends that has not noticed yet."""
@@ -29,6 +30,11 @@ class Worker(ASGIWorker):
     """
 
     lane = 0
+
+    def _setup_event_loop(self) -> None:
+        self._turns = Turns()
+        self.loop = asyncio.SelectorEventLoop(self._turns)
+        asyncio.set_event_loop(self.loop)
 
     def load_wsgi(self) -> None:
         self.flask = self.app.wsgi()
@@ -49,7 +55,7 @@ class Worker(ASGIWorker):
             # Not to be tried again and again.
             LOG.error("cannot serve: %s", error)
             raise SystemExit(Arbiter.APP_LOAD_ERROR) from None
-        self.front = Front(self.app.service, self.flask, self.loop)
+        self.front = Front(self.app.service, self.flask, self.loop, self._turns)
         # The first address is the one for everything, a second one for metrics alone.
         self._listeners = [
             _Listener(self.front, listener.sock, is_private=number > 0) for number, listener in enumerate(self.sockets)
