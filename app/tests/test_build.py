@@ -93,6 +93,7 @@ def test_the_modules_of_a_pickle_are_read_without_loading_it(protocol: int) -> N
     assert "sklearn.linear_model._base" in modules
     assert any(module.startswith("numpy.") for module in modules)
     assert "json.decoder" in modules
+    assert "__builtin__" not in modules
 
 
 class Mine(LinearRegression):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import _compat_pickle
 import importlib.metadata
 import pickletools
 import sys
@@ -61,7 +62,9 @@ def modules_of(pickled: bytes) -> set[str]:
         name = opcode.name
         argument: Any = found_argument
         if name in ("GLOBAL", "INST"):
-            found.add(argument.partition(" ")[0])
+            module = argument.partition(" ")[0]
+            # Pickles of protocol 2 and before have Python 2's names for modules of the standard library.
+            found.add(_compat_pickle.IMPORT_MAPPING.get(module, module))
             pushed.append(None)
         elif name == "STACK_GLOBAL":
             # Its module and attribute are the two values pushed before it, as text or out of the memo.
