@@ -38,8 +38,8 @@ backend servers
 """
 
 
-def run(*command: str) -> None:
-    found = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+def run(*command: str, folder: Path | None = None) -> None:
+    found = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400, check=False)
     assert found.returncode == 0, f"{found.stdout[-6000:]}\n{found.stderr[-6000:]}"
 
 
@@ -126,12 +126,12 @@ def test_a_person_uses_the_page_in_a_browser_behind_a_balancer(behind_a_prefix: 
 
 @pytest.mark.parametrize("server", ["mixed_url", "numbers_url"])
 def test_schemathesis_finds_no_answer_that_openapi_does_not_promise(
-    server: str, request: pytest.FixtureRequest
+    server: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     url = request.getfixturevalue(server)
     command = (UV, "tool", "run", "--quiet", "--python", sys.executable, "--from", SCHEMATHESIS, "schemathesis", "run")
     limits = ("--max-examples=40", "--phases=examples,coverage,fuzzing", "--seed=1", "--request-timeout=10")
     options = (*limits, "--no-color", f"{url}/openapi.json")
-    run(*command, "--include-tag=predict", *options)
+    run(*command, "--include-tag=predict", *options, folder=tmp_path)
     # A schema cannot say that a tensor has as many values as its shape says, so some that it allows are refused.
-    run(*command, "--exclude-tag=predict", "--exclude-checks=positive_data_acceptance", *options)
+    run(*command, "--exclude-tag=predict", "--exclude-checks=positive_data_acceptance", *options, folder=tmp_path)

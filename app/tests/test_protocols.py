@@ -17,8 +17,15 @@ import pandas as pd
 import pytest
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
+from sklearn.ensemble import HistGradientBoostingRegressor, IsolationForest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+from sklearn.tree import DecisionTreeClassifier
 
 from model_server.bundle.contract import Contract, Input, Output
+from model_server.bundle.golden import mismatches
 from model_server.scoring.load import load
 from model_server.scoring.scorer import Scorer
 from model_server.web.app import create_app
@@ -44,11 +51,15 @@ def served(bundle_of: Callable[..., Path], mixed_classifier: Any, mixed: pd.Data
     return Served(load(bundle), "mixed", lambda: stopping.now, golden, max_rows=50)
 
 
-@pytest.fixture
-def client(served: Served) -> FlaskClient:
-    service = Service(served, Settings(bundle=Path("/unused"), service="mixed"))
+def client_of(served: Served) -> FlaskClient:
+    service = Service(served, Settings(bundle=Path("/unused"), service=served.service))
     service.start()
     return create_app(service).test_client()
+
+
+@pytest.fixture
+def client(served: Served) -> FlaskClient:
+    return client_of(served)
 
 
 INFER = "/v2/models/mixed/infer"
@@ -219,6 +230,59 @@ def test_every_example_of_openapi_fits_its_schema_and_is_answered_as_promised(cl
                 promised = operation["responses"]["200"]["content"][answer.mimetype]["schema"]
                 _validate(document, promised, answer.get_json())
     assert examples >= 6
+
+
+MODELS: dict[str, tuple[list[str], Callable[[pd.DataFrame], Any]]] = {
+    "numbers in, numbers out": (["width", "height"], lambda f: LinearRegression().fit(f.to_numpy(), f["height"])),
+    "two numbers a row": (["width", "height"], lambda f: Ridge().fit(f, f[["height", "width"]])),
+    "two labels a row": (
+        ["width", "height"],
+        lambda f: DecisionTreeClassifier().fit(f, f.round().astype(int).astype(str)),
+    ),
+    "labels of whole numbers": (["width", "count"], lambda f: LogisticRegression().fit(f, f["count"] % 3)),
+    "missing numbers": (["weight", "height"], lambda f: HistGradientBoostingRegressor(max_iter=5).fit(f, f["height"])),
+    "an anomaly detector": (["width", "height"], lambda f: IsolationForest(n_estimators=5).fit(f)),
+    "texts": (["city"], lambda f: make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(f["city"], f.index % 2)),
+    "categories of text": (
+        ["grade", "city"],
+        lambda f: make_pipeline(OneHotEncoder(), LogisticRegression()).fit(f, f.index % 2),
+    ),
+    "dates": (
+        ["day"],
+        lambda f: make_pipeline(FunctionTransformer(pd.DataFrame.astype, kw_args={"dtype": "int64"}), Ridge()).fit(
+            f, f.index
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_every_kind_of_model_is_answered_the_same_by_every_protocol(
+    kind: str, bundle_of: Callable[..., Path], mixed: pd.DataFrame
+) -> None:
+    columns, fit = MODELS[kind]
+    frame = mixed.assign(day=pd.date_range("2026-01-01", periods=len(mixed), unit="us"))[columns]
+    bundle = bundle_of(fit(frame), frame)
+    golden = json.loads((bundle / "golden.json").read_bytes())
+    client = client_of(Served(load(bundle), "one", golden=golden))
+    document = client.get("/openapi.json").get_json()
+    for path in ("/predict", "/v2/models/one/infer", "/invocations"):
+        operation = document["paths"][path]["post"]
+        content = operation["requestBody"]["content"]["application/json"]
+        for example in content["examples"].values():
+            _validate(document, content["schema"], example["value"])
+            answer = client.post(path, json=example["value"])
+            assert answer.status_code == 200, answer.text
+            found = answer.get_json()
+            _validate(document, operation["responses"]["200"]["content"]["application/json"]["schema"], found)
+            if path == "/v2/models/one/infer":
+                named = {
+                    output["name"]: np.reshape(output["data"], output["shape"]).tolist() for output in found["outputs"]
+                }
+                assert named.keys() == {output.name for output in load(bundle).contract.outputs}
+                found = {"predictions": named["predictions"]}
+            expected = golden["predictions"][: len(found["predictions"])]
+            assert not mismatches(expected, found["predictions"], golden["tolerance"])
 
 
 def _validate(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
