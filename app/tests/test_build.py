@@ -148,7 +148,7 @@ def test_a_format_is_one_entry(
         (lambda rows: rows.assign(width=np.inf), {}, "column 'width': expected finite numbers, found infinity"),
         (lambda rows: rows.assign(width=1j), {}, "column 'width': expected int8, .*, found complex128"),
         (lambda rows: rows.assign(width="a"), {}, "the data does not fit the model: the model failed with ValueError"),
-        (lambda rows: rows.assign(width=pd.Timedelta(0)), {}, "column 'width': expected numbers, text, booleans, dates"),
+        (lambda rows: rows.assign(width=pd.Timedelta(0)), {}, "column 'width': expected numbers, text, booleans, da"),
         (lambda rows: rows, {"version": "3-1"}, 'version: expected .*, found "3-1"'),
     ],
 )
