@@ -157,10 +157,11 @@ class Server:
 
 
 @contextlib.contextmanager
-def ours(served: Served, *, workers: int = 1, pinned: bool = True) -> Iterator[Server]:
-    """Our server with its defaults, once it is ready."""
+def ours(served: Served, *, workers: int = 1, pinned: bool = True, **settings: str) -> Iterator[Server]:
+    """Our server, once it is ready: with its defaults, but for ``settings``."""
     port = free_port()
-    server = Server(OURS, our_command(served, pinned), port, our_environment(served, port, workers))
+    environment = {**our_environment(served, port, workers), **settings}
+    server = Server(OURS, our_command(served, pinned), port, environment)
     with contextlib.closing(server):
         server.wait_until(lambda: ready(port))
         yield server
