@@ -165,7 +165,7 @@ def _predict(contract: Contract, golden: Mapping[str, Any]) -> Schema:
     if contract.has_probabilities:
         properties["probabilities"] = {"type": "boolean", "default": False}
     given = list(golden.get("instances") or ())[:EXAMPLES]
-    examples = {
+    examples: dict[str, Schema] = {
         "rows": {"instances": given},
         "records": {"instances": [dict(zip(contract.names, row, strict=True)) for row in given]},
     }
