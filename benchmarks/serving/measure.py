@@ -36,6 +36,9 @@ WARM_UP_SECONDS = 1
 STARTS = 3
 """Starts measured for every round: they are short."""
 
+PATIENT = {"MAX_WAIT_MS": "60000"}
+"""Memory is measured with large requests, of which none is to be refused for having to wait."""
+
 
 def linear(figures: Figures, effort: Effort) -> None:
     figures.add("serving_linear_over_best_peer", _over_peers(figures, effort, "linear"), ">= 5")
@@ -112,10 +115,9 @@ def memory(figures: Figures, effort: Effort) -> None:
     for scorer, form in {"auto": served.form, "native": "native"}.items():
         taken = {}
         for workers in (1, 4):
-            with servers.ours(served, workers=workers, pinned=False, SCORER=scorer) as server:
+            with servers.ours(served, workers=workers, pinned=False, SCORER=scorer, **PATIENT) as server:
                 target = Target(server.port, "/predict", _body(trained.rows))
                 servers.check(target, peers.predictions, trained.answer(trained.rows), OURS)
-                # No more at a time than the server takes without letting some of them wait too long.
                 requests_per_second(target, max(2, effort.seconds), connections=2 * workers)
                 taken[workers] = server.pss()
         mebibytes = {f"{workers}_workers": round(value / 2**20) for workers, value in taken.items()}
@@ -157,7 +159,7 @@ def soak(figures: Figures, minutes: float) -> None:
     samples: list[int] = []
     requests = 0.0
     turns = max(20, round(minutes * 60 / 5))
-    with servers.ours(served, workers=2, pinned=False) as server:
+    with servers.ours(served, workers=2, pinned=False, **PATIENT) as server:
         one = Target(server.port, "/predict", _body(trained.rows[:1]))
         many = Target(server.port, "/predict", _body(trained.rows))
         servers.check(many, peers.predictions, trained.answer(trained.rows), OURS)
