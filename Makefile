@@ -3,7 +3,8 @@ SHELL := /bin/sh
 PYTHON := .venv/bin/python
 INVENTORY := inventories/demo
 
-.PHONY: help demo demo-down test lint types unit sanity importer molecule bench-rollout bench-judge collection setup lock clean
+.PHONY: help demo demo-down test lint types unit sanity importer molecule bench-rollout bench-judge bench-serving \
+	collection setup lock clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -26,12 +27,20 @@ bench-rollout: setup ## Requests lost and time taken by each strategy, on the de
 bench-judge: setup ## How often the canary's judge is wrong, on simulated traffic
 	@PYTHONPATH=.collections nice -n 15 $(PYTHON) -m benchmarks.judge
 
+bench-serving: setup ## Requests a second of the model server beside other ones, each in its own environment
+	@PYTHONPATH=.collections $(PYTHON) -m benchmarks.serving
+
 collection: setup ## Build the collection's tarball into dist/
 	@.venv/bin/ansible-galaxy collection build --force --output-path dist
 
-lock: ## Pin the packages of requirements.in anew
+lock: ## Pin the packages of requirements.in, and of the benchmark's peers, anew
 	@.venv/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-emit-index-url \
 		requirements.in --output-file requirements.txt
+	@for peer in $(patsubst %/requirements.in,%,$(wildcard benchmarks/serving/peers/*/requirements.in)); do \
+		{ cat "$$peer/requirements.in"; grep '^scikit-learn==' requirements.txt; } | \
+		.venv/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-annotate \
+			--no-emit-index-url - --output-file "$$peer/requirements.txt" || exit 1; \
+	done
 
 setup: .venv/ready ## The checkout's own environment in .venv
 

@@ -48,10 +48,12 @@ def types() -> None:
 
 
 def unit() -> None:
-    """Unit tests, with a real HAProxy, gunicorn and HTTP servers where the code talks to one."""
-    if not shutil.which("haproxy", path=f"{ENVIRONMENT['PATH']}:/usr/sbin:/sbin"):
-        install("haproxy")
-    run("python", "-m", "pytest", PATH=f"{ENVIRONMENT['PATH']}:/usr/sbin:/sbin")
+    """Unit tests, with a real HAProxy, gunicorn, browser and HTTP servers where the code talks to one."""
+    path = f"{ENVIRONMENT['PATH']}:/usr/sbin:/sbin"
+    for program, package in (("haproxy", "haproxy"), ("chromium", "chromium"), ("chromedriver", "chromium-driver")):
+        if not shutil.which(program, path=path):
+            install(package)
+    run("python", "-m", "pytest", PATH=path)
 
 
 def sanity() -> None:

@@ -1,12 +1,21 @@
 # Copyright: (c) 2026, modelfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tiny models and their bundles."""
+"""Tiny models, their bundles, and a server as systemd runs it."""
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import importlib.metadata
+import json
+import os
 import pickle
-from collections.abc import Callable
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +28,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from model_server.bundle.build import build
+from model_server.bundle.build import build, write
+from model_server.bundle.contract import Contract, Input, Output, encode_contract
 from model_server.scoring.load import load
 from model_server.scoring.scorer import Scorer
 
@@ -96,3 +106,98 @@ def bundle(bundle_of: Callable[..., Path], classifier: Any, numbers: pd.DataFram
 @pytest.fixture
 def scorer(bundle: Path) -> Scorer:
     return load(bundle)
+
+
+SLOW_MODEL = """
+import time
+
+class Slow:
+    def predict(self, rows):
+        time.sleep(rows[0, 0])
+        return rows[:, 0]
+"""
+
+
+@pytest.fixture
+def slow_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model that takes as many seconds as the first value says, and answers it."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "slow_model.py").write_text(SLOW_MODEL)
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    import slow_model
+
+    contract = Contract(False, (Input("seconds", "float64"),), (Output("predictions", "float64", (-1,)),))
+    files = {
+        "model.pkl": pickle.dumps(slow_model.Slow()),
+        "contract.json": json.dumps(encode_contract(contract)).encode(),
+        "golden.json": b"{}",
+        "requirements.lock": f"numpy=={importlib.metadata.version('numpy')}\n".encode(),
+    }
+    write(tmp_path / "slow", files, name="slow", version="1", model_format="pickle", model_path="model.pkl")
+    monkeypatch.delitem(sys.modules, "slow_model")
+    return tmp_path / "slow"
+
+
+class Server:
+    """``python -m model_server`` on a port of its own."""
+
+    def __init__(self, bundle: Path, folder: Path, **environment: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.log = folder / "log"
+        source = Path(__file__).parent.parent / "src"
+        settings = {
+            "MODEL_BUNDLE": str(bundle),
+            "MODEL_SERVICE": "slow",
+            "BIND": f"127.0.0.1:{self.port}",
+            "PYTHONPATH": f"{source}:{folder / 'modules'}",
+            "TMPDIR": str(folder),
+            **environment,
+        }
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "model_server"], env={**os.environ, **settings}, stderr=log, stdout=log
+            )
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if self.ready() == 200:
+                    return
+            except OSError:
+                time.sleep(0.05)
+        raise AssertionError(f"not ready: {self.log.read_text()}")
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[http.client.HTTPConnection]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        with contextlib.closing(connection):
+            yield connection
+
+    def ready(self) -> int:
+        with self.connection() as connection:
+            connection.request("GET", "/v2/health/ready")
+            return connection.getresponse().status
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    started: list[Server] = []
+
+    def start(bundle: Path, ready: bool = True, **environment: str) -> Server:
+        server = Server(bundle, tmp_path, **environment)
+        started.append(server)
+        if ready:
+            server.wait_until_ready()
+        return server
+
+    yield start
+    for server in started:
+        server.stop()

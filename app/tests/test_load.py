@@ -22,8 +22,9 @@ from sklearn.pipeline import make_pipeline
 
 from model_server.bundle.build import write
 from model_server.bundle.manifest import BundleError, pack
+from model_server.scoring.estimators import one_job
 from model_server.scoring.formats import FORMATS, Format
-from model_server.scoring.load import load, one_job
+from model_server.scoring.load import load
 
 
 class Calls:
@@ -54,14 +55,14 @@ def test_a_folder_and_a_tar_load_alike(bundle: Path, tmp_path: Path) -> None:
 def test_nothing_is_unpickled_before_its_digest_is_checked(bundle: Path) -> None:
     (bundle / "model.pkl").write_bytes(pickle.dumps(Calls(time.sleep, 3600)))
     with pytest.raises(BundleError, match=r"model\.pkl: expected \d+ bytes, found \d+"):
-        load(bundle)
+        load(bundle, "native")
 
 
 def test_the_bytes_that_were_checked_are_the_bytes_that_are_loaded(bundle: Path) -> None:
     checked = (bundle / "model.pkl").read_bytes()
     loaded = []
     with mock.patch.dict(FORMATS, {"pickle": Format(loaded.append, "pkl", "test")}):
-        load(bundle)
+        load(bundle, "native")
     assert hashlib.sha256(loaded[0]).digest() == hashlib.sha256(checked).digest()
 
 
@@ -102,9 +103,9 @@ def test_packages_in_other_versions_than_the_lock_are_errors(bundle: Path, lock:
 
 def test_a_format_that_is_not_known_is_refused(bundle: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_bytes())
-    manifest["model"]["format"] = "onnx"
+    manifest["model"]["format"] = "rdata"
     (bundle / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match="model format: expected joblib or pickle, found onnx"):
+    with pytest.raises(BundleError, match="model format: expected joblib or onnx or pickle or skops, found rdata"):
         load(bundle)
 
 
@@ -123,4 +124,4 @@ def test_every_nested_estimator_has_one_job(numbers: pd.DataFrame) -> None:
 
 def test_a_forest_is_loaded_with_one_job(bundle_of: Callable[..., Path], forest: Any, numbers: pd.DataFrame) -> None:
     assert forest.n_jobs == 2
-    assert load(bundle_of(forest, numbers)).model.n_jobs == 1
+    assert load(bundle_of(forest, numbers), "native").predictor.model.n_jobs == 1

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from flask.testing import FlaskClient
 
 from model_server.scoring.scorer import Scorer
 from model_server.web.app import create_app
+from model_server.web.protocol import Served
+from model_server.web.service import Service
 from model_server.web.settings import Settings, settings_from
 
 ROWS = {"instances": [[0.5, 8.0]]}
@@ -26,8 +29,15 @@ def stopping() -> Stopping:
 
 
 @pytest.fixture
-def app(scorer: Scorer, stopping: Stopping) -> Flask:
-    return create_app(scorer, "size", 1000, lambda: stopping.now)
+def settings() -> Settings:
+    return Settings(bundle=Path("/unused"), service="size", max_body_bytes=1000)
+
+
+@pytest.fixture
+def app(scorer: Scorer, stopping: Stopping, settings: Settings) -> Flask:
+    service = Service(Served(scorer, "size", lambda: stopping.now), settings)
+    service.start()
+    return create_app(service)
 
 
 @pytest.fixture
@@ -65,7 +75,6 @@ def test_metadata(client: FlaskClient) -> None:
     ("request_", "status", "detail"),
     [
         ({"path": "/nowhere"}, 404, "The requested URL was not found"),
-        ({"path": "/v2/models/other"}, 404, "The requested URL was not found"),
         ({"path": "/predict"}, 405, "The method is not allowed"),
         ({"path": "/predict", "method": "POST", "data": b"{}"}, 415, "expected application/json, found none"),
         (
@@ -106,11 +115,11 @@ def test_a_problem_has_its_parts(client: FlaskClient) -> None:
         "type": "urn:modelfleet:problem:contract",
         "title": "The rows do not fit the model's contract",
         "status": 422,
-        "detail": "row 0, column 'height': expected a number, found \"x\"",
+        "detail": "row 0, column 'height': expected a number, found text",
         "row": 0,
         "column": "height",
         "expected": "a number",
-        "found": '"x"',
+        "found": "text",
     }
 
 
@@ -120,7 +129,7 @@ def test_what_the_server_is_to_blame_for_is_logged_not_told(
     def fail(self: Scorer, body: bytes) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr(Scorer, "score", fail)
+    monkeypatch.setattr(Scorer, "predict", fail)
     answer = client.post("/predict", json=ROWS)
     assert answer.status_code == 500
     assert "secret" not in answer.text
@@ -148,7 +157,7 @@ def test_metrics_count_by_route_and_status(client: FlaskClient, scorer: Scorer) 
         'model_server_request_seconds_count{route="/predict"} 2.0',
         "model_server_rows_total 2.0",
         "model_server_requests_in_flight 1.0",
-        f'model_info{{digest="{scorer.manifest.digest}",model="size",version="3"}} 1.0',
+        f'model_info{{digest="{scorer.manifest.digest}",model="size",scorer="{scorer.form}",version="3"}} 1.0',
     ):
         assert line in lines
 
@@ -165,6 +174,18 @@ def test_settings_have_defaults() -> None:
         ({"MODEL_BUNDLE": "/b", "MODEL_SERVICE": ""}, "MODEL_SERVICE: expected a value"),
         ({"MODEL_BUNDLE": "/b", "MODEL_SERVICE": "s", "WORKERS": "0"}, "WORKERS: expected a whole number from 1, fo"),
         ({"MODEL_BUNDLE": "/b", "MODEL_SERVICE": "s", "KEEP_ALIVE": "1.5"}, "KEEP_ALIVE: .* found '1.5'"),
+        (
+            {"MODEL_BUNDLE": "/b", "MODEL_SERVICE": "s", "SCORER": "gpu"},
+            "SCORER: expected one of auto, native, found 'gpu'",
+        ),
+        (
+            {"MODEL_BUNDLE": "/b", "MODEL_SERVICE": "s", "CAPTURE_SHARE": "2"},
+            "CAPTURE_SHARE: expected a number from 0 to 1, found '2'",
+        ),
+        (
+            {"MODEL_BUNDLE": "/b", "MODEL_SERVICE": "s", "CAPTURE_SHARE": "0.1"},
+            "CAPTURE_DIR: expected a folder, for CAPTURE_SHARE is set, found none",
+        ),
     ],
 )
 def test_wrong_settings_are_refused(environment: dict[str, str], message: str) -> None:

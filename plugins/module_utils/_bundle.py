@@ -56,7 +56,12 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A parsed ``manifest.json``. ``digest`` is the sha256 of its bytes: the bundle's identity."""
+    """A parsed ``manifest.json``. ``digest`` is the sha256 of its bytes: the bundle's identity.
+
+    ``scorer`` is the form that the model serves in: ``native``, as it was written, or one that it was compiled to.
+    ``tried`` is what is known of each form that was tried: whether it is equal, why not, on how many rows. ``trusted``
+    are the types that a model in a format without code may be made of, beside those that the format trusts itself.
+    """
 
     name: str
     version: str
@@ -65,6 +70,9 @@ class Manifest:
     python: str
     files: tuple[FileEntry, ...]
     digest: str
+    scorer: str = "native"
+    tried: tuple[dict[str, Any], ...] = ()
+    trusted: tuple[str, ...] = ()
 
     @property
     def release(self) -> str:
@@ -99,6 +107,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         raise BundleError(f"{where}: schema: expected at most {SCHEMA}, found {schema}: a newer modelfleet made it")
     model = _object(document, "model", where)
     listed = _object(document, "files", where)
+    scorer = _object(document, "scorer", where) if "scorer" in document else {"form": "native"}
     manifest = Manifest(
         name=_text(document, "name", NAME, where),
         version=_text(document, "version", _VERSION, where),
@@ -107,6 +116,9 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         python=_text(document, "python", _PYTHON, where),
         files=tuple(_file_entry(listed, path, f"{where}: files") for path in sorted(listed)),
         digest=hashlib.sha256(data).hexdigest(),
+        scorer=_text(scorer, "form", _FORMAT, f"{where}: scorer"),
+        tried=_tried(scorer, f"{where}: scorer"),
+        trusted=_texts(model, "trusted", f"{where}: model"),
     )
     for path in (CONTRACT, GOLDEN, LOCK, manifest.model_path):
         if path not in listed:
@@ -318,6 +330,20 @@ def _text(document: dict[str, Any], key: str, pattern: re.Pattern[str], where: s
     if not isinstance(found, str) or not pattern.fullmatch(found):
         raise BundleError(f"{where}: {key}: expected {pattern.pattern}, found {json.dumps(found)[:60]}")
     return found
+
+
+def _texts(document: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
+    found = document.get(key, [])
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise BundleError(f"{where}: {key}: expected a list of text, found {json.dumps(found)[:60]}")
+    return tuple(found)
+
+
+def _tried(scorer: dict[str, Any], where: str) -> tuple[dict[str, Any], ...]:
+    tried = scorer.get("tried", [])
+    if not isinstance(tried, list) or not all(isinstance(form, dict) and "form" in form for form in tried):
+        raise BundleError(f"{where}: tried: expected a list of forms, found {json.dumps(tried)[:60]}")
+    return tuple(tried)
 
 
 def _file_entry(listed: dict[str, Any], path: str, where: str) -> FileEntry:

@@ -87,10 +87,6 @@ class Layout:
     def limits(self, service: str, slot: str) -> Path:
         return self.root / f"etc/systemd/system/{unit(service, slot)}.d/limits.conf"
 
-    def runtime(self, service: str, slot: str) -> Path:
-        """The unit's RuntimeDirectory."""
-        return self.root / f"run/model-server/{service}-{slot}"
-
 
 def unit(service: str, slot: str) -> str:
     """The systemd unit of a slot."""

@@ -103,7 +103,7 @@ class Start:
 
 
 def plan_start(
-    layout: Layout, service: str, slot: str, release: str, settings: Mapping[str, Any], limits: Mapping[str, Any]
+    layout: Layout, service: str, release: str, settings: Mapping[str, Any], limits: Mapping[str, Any]
 ) -> Start:
     """What the slot is to be started with: ``settings``, and those that say where the release is."""
     given = {name: str(value) for name, value in settings.items()}
@@ -114,7 +114,6 @@ def plan_start(
         # Not by way of the slot or the release: a process that runs must never see another one's packages.
         "MODEL_ENV": str(layout.env(env or "")),
         "MODEL_SERVICE": service,
-        "PROMETHEUS_MULTIPROC_DIR": str(layout.runtime(service, slot)),
     }
     for name, value in own.items():
         if given.setdefault(name, value) != value:

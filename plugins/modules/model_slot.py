@@ -45,7 +45,7 @@ options:
   settings:
     description:
       - The model server's settings, as environment variables, such as C(BIND) and C(WORKERS).
-      - C(MODEL_BUNDLE), C(MODEL_ENV), C(MODEL_SERVICE) and C(PROMETHEUS_MULTIPROC_DIR) are set by the slot itself.
+      - C(MODEL_BUNDLE), C(MODEL_ENV) and C(MODEL_SERVICE) are set by the slot itself.
     type: dict
     default: {}
   limits:
@@ -303,7 +303,7 @@ def wait_until_ready(name: str, release: str, address: str, deadline: float, sec
 def ensure_started(params: Mapping[str, Any], layout: Layout, check_mode: bool) -> dict[str, Any]:
     """Start the slot with what is asked for, unless it runs so."""
     service, slot = check_service(params["service"]), params["slot"]
-    start = plan_start(layout, service, slot, wanted_release(params, layout), params["settings"], params["limits"])
+    start = plan_start(layout, service, wanted_release(params, layout), params["settings"], params["limits"])
     render_settings(start.settings), render_limits(start.limits, start.settings)
     if not check_mode or layout.release(service, start.release).exists():
         check_placed(layout, service, start)

@@ -24,7 +24,7 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import (
 )
 
 # What model_slot adds to a slot's settings by itself: where the release and its environment are.
-_DERIVED = {"MODEL_BUNDLE", "MODEL_ENV", "PROMETHEUS_MULTIPROC_DIR"}
+_DERIVED = {"MODEL_BUNDLE", "MODEL_ENV"}
 
 HostState = Mapping[str, Any]
 BalancerState = Mapping[str, Any]

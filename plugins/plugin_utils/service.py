@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from itertools import product
 from socket import getaddrinfo
 from typing import Any, Literal, get_args
 
@@ -24,18 +25,28 @@ Slot = Literal["blue", "green"]
 Strategy = Literal["basic", "rolling", "blue_green"]
 SLOTS: tuple[Slot, ...] = get_args(Slot)
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+SCORERS = ("auto", "native")
+ACCESS_LOGS = ("off", "errors", "all")
 
 _BATCH = re.compile(r"[1-9][0-9]{0,2}%|[1-9][0-9]*")
 _MEMORY = re.compile(r"[1-9][0-9]*[KMGT]?")
 # What a service's other keys, or the slot itself, set in the model server's environment.
 _OWN_SETTINGS = (
+    "ACCESS_LOG",
     "BIND",
+    "CAPTURE_DIR",
+    "CAPTURE_MAX_BYTES",
+    "CAPTURE_REDACT",
+    "CAPTURE_SHARE",
     "GRACEFUL_TIMEOUT",
     "MAX_BODY_BYTES",
+    "MAX_ROWS",
+    "MAX_WAIT_MS",
+    "METRICS_BIND",
     "MODEL_BUNDLE",
     "MODEL_ENV",
     "MODEL_SERVICE",
-    "PROMETHEUS_MULTIPROC_DIR",
+    "SCORER",
     "THREADS",
     "WORKERS",
 )
@@ -57,7 +68,8 @@ class Service:
     """One entry of ``modelfleet_services``.
 
     Times are in seconds, ``max_body_bytes`` in bytes, ``memory_max`` as systemd writes it (``1G``). ``slot_hosts``
-    names the hosts of each slot: the same hosts twice, or two host groups.
+    names the hosts of each slot: the same hosts twice, or two host groups. ``capture_share`` is the share of requests
+    that are kept, 0 to 1.
     """
 
     name: str
@@ -70,10 +82,18 @@ class Service:
     keep_warm: bool = True
     keep_releases: int = 5
     workers: int = 2
-    threads: int = 4
+    threads: int = 1
+    scorer: str = "auto"
     memory_max: str = "1G"
     tasks_max: int = 256
     max_body_bytes: int = 8 * 1024 * 1024
+    max_rows: int = 100_000
+    max_wait_ms: int = 1000
+    access_log: str = "errors"
+    metrics_port: int | None = None
+    capture_share: float = 0
+    capture_max_bytes: int = 64 * 1024 * 1024
+    capture_redact: tuple[str, ...] = ()
     ready_timeout: int = 60
     drain_timeout: int = 30
     gates: tuple[str, ...] = DEFAULT_GATES
@@ -89,17 +109,38 @@ class Service:
         """Blue listens on the service's port, green on the next one."""
         return self.port + SLOTS.index(slot)
 
+    def ports_of(self, slot: Slot) -> tuple[int, ...]:
+        """Every port that the slot listens on: that of metrics alone follows the same rule."""
+        metrics = () if self.metrics_port is None else (self.metrics_port + SLOTS.index(slot),)
+        return (self.port_of(slot), *metrics)
+
+    @property
+    def max_in_flight(self) -> int:
+        """How many requests a balancer sends a server at once: those that are scored, and as many as soon will be."""
+        return 4 * self.workers * self.threads
+
     def settings(self, slot: Slot) -> dict[str, str]:
         """The environment that the model server of this slot starts with."""
-        return {
+        settings = {
             **self.environment,
+            "ACCESS_LOG": self.access_log,
             "BIND": f"0.0.0.0:{self.port_of(slot)}",
             "GRACEFUL_TIMEOUT": str(self.drain_timeout),
             "MAX_BODY_BYTES": str(self.max_body_bytes),
+            "MAX_ROWS": str(self.max_rows),
+            "MAX_WAIT_MS": str(self.max_wait_ms),
             "MODEL_SERVICE": self.name,
+            "SCORER": self.scorer,
             "THREADS": str(self.threads),
             "WORKERS": str(self.workers),
         }
+        if self.metrics_port is not None:
+            settings["METRICS_BIND"] = f"0.0.0.0:{self.ports_of(slot)[1]}"
+        if self.capture_share:
+            settings["CAPTURE_SHARE"] = f"{self.capture_share:g}"
+            settings["CAPTURE_MAX_BYTES"] = str(self.capture_max_bytes)
+            settings["CAPTURE_REDACT"] = ",".join(self.capture_redact)
+        return settings
 
     def limits(self) -> dict[str, str]:
         """The unit's limits, by systemd's names."""
@@ -121,6 +162,18 @@ def _is_gates(value: object) -> bool:
     return isinstance(value, (list, tuple)) and bool(value) and all(gate in GATES for gate in map(str, value))
 
 
+def _is_share(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _is_columns(value: object) -> bool:
+    # They reach the model server in one variable, with commas between them.
+    return isinstance(value, (list, tuple)) and all(
+        isinstance(name, str) and name.strip() == name and name.isprintable() and name and "," not in name
+        for name in value
+    )
+
+
 def _is_environment(value: object) -> bool:
     return isinstance(value, Mapping) and all(
         isinstance(key, str) and re.fullmatch(r"[A-Z][A-Z0-9_]*", key) for key in value
@@ -140,7 +193,11 @@ def _check_environment(where: str, environment: Mapping[str, object]) -> None:
 
 # What each optional key of a definition must be: in words, and as a check.
 _KEYS: dict[str, tuple[str, Any]] = {
+    "access_log": (f"one of {', '.join(ACCESS_LOGS)}", lambda value: value in ACCESS_LOGS),
     "batches": ('a list of counts and percentages such as [1, "25%", "100%"]', _is_batches),
+    "capture_max_bytes": _whole(65_536, 2**40),
+    "capture_redact": ("a list of columns without commas in their names", _is_columns),
+    "capture_share": ("a number from 0 to 1", _is_share),
     "drain_timeout": _whole(1, 3600),
     "environment": ("a mapping of upper-case names to values", _is_environment),
     "gates": (f"a list of some of {', '.join(GATES)}", _is_gates),
@@ -149,9 +206,13 @@ _KEYS: dict[str, tuple[str, Any]] = {
     "max_body_bytes": _whole(1024, 2**31),
     "max_fail_percentage": _whole(0, 100),
     "max_latency_ms": _whole(1, 3_600_000),
+    "max_rows": _whole(1, 2**31),
+    "max_wait_ms": _whole(1, 3_600_000),
     "memory_max": ("a size such as 512M or 2G", lambda value: bool(_MEMORY.fullmatch(str(value)))),
+    "metrics_port": _whole(1024, 65_534),
     "model": ("a name of lower-case letters, digits, - and _", lambda value: bool(NAME.fullmatch(str(value)))),
     "ready_timeout": _whole(1, 3600),
+    "scorer": (f"one of {', '.join(SCORERS)}", lambda value: value in SCORERS),
     "strategy": (f"one of {', '.join(STRATEGIES)}", lambda value: value in STRATEGIES),
     "tasks_max": _whole(8, 65_536),
     "threads": _whole(1, 256),
@@ -210,7 +271,7 @@ def _parse_service(name: str, found: object, groups: Mapping[str, Sequence[str]]
         if not suits(value):
             raise ServiceError(f"{where}.{key}: expected {words}, found {value!r}")
         options[str(key)] = value
-    for key in ("batches", "gates"):
+    for key in ("batches", "capture_redact", "gates"):
         if key in options:
             options[key] = tuple(options[key])
     if "memory_max" in options:
@@ -250,13 +311,14 @@ def _check_ports(services: Any) -> None:
     taken: dict[tuple[str, int], str] = {}
     for service in services:
         for slot in SLOTS:
-            for host in service.slot_hosts[slot]:
-                key = (host, service.port_of(slot))
-                owner = taken.setdefault(key, service.name)
-                if owner != service.name:
+            for host, port in product(service.slot_hosts[slot], service.ports_of(slot)):
+                # Of one service's two slots and two kinds of ports, each listens on its own, too.
+                owner = taken.setdefault((host, port), f"{service.name} {slot}")
+                if owner != f"{service.name} {slot}" or service.ports_of(slot).count(port) > 1:
+                    key = "port" if port == service.port_of(slot) else "metrics_port"
                     raise ServiceError(
-                        f"modelfleet_services.{service.name}.port: expected ports of its own on {host} (blue takes the "
-                        f"port, green the next), found {key[1]}, which {owner} has"
+                        f"modelfleet_services.{service.name}.{key}: expected ports of its own on {host} (blue takes "
+                        f"the port, green the next), found {port}, which {owner.split()[0]} has"
                     )
 
 
@@ -275,7 +337,7 @@ def balancer_pools(services: Mapping[str, Service], hostvars: Mapping[str, Mappi
                     "service": service.name,
                     "slot": slot,
                     "servers": servers,
-                    "max_in_flight": service.workers * service.threads,
+                    "max_in_flight": service.max_in_flight,
                 }
             )
     return pools

@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-import atexit
+import json
 import os
-import shutil
 import sys
-import tempfile
-from pathlib import Path
 
 
 def main() -> int:
@@ -20,43 +17,30 @@ def main() -> int:
         os.environ.setdefault(name, "1")
     os.environ.setdefault("SKLEARN_ASSUME_FINITE", "1")
 
-    from model_server.bundle.manifest import BundleError
+    from model_server.bundle.manifest import GOLDEN, BundleError, read_verified
     from model_server.web.settings import settings_from
 
     try:
         settings = settings_from(os.environ)
-        _empty_metrics_dir(settings.metrics_dir)
 
         from model_server.scoring.load import load
         from model_server.web.gunicorn import Server
+        from model_server.web.logs import LOG, log_as_json
+        from model_server.web.protocol import Served
 
-        scorer = load(settings.bundle)
+        scorer = load(settings.bundle, None if settings.scorer == "auto" else settings.scorer)
+        golden = json.loads(read_verified(settings.bundle, GOLDEN, scorer.manifest))
+        served = Served(scorer, settings.service, golden=golden, max_rows=settings.max_rows)
+        server = Server(served, settings)
     except (BundleError, OSError, ValueError) as error:
         print(f"model-server: {error}", file=sys.stderr)
         return 1
-    print(
-        f"model-server: serving {scorer.manifest.name} {scorer.manifest.release} as {settings.service}",
-        file=sys.stderr,
-    )
-    Server(scorer, settings).run()
+    log_as_json()
+    manifest = scorer.manifest
+    what = {"service": settings.service, "model": manifest.name, "release": manifest.release, "scorer": scorer.form}
+    LOG.info("serving", extra={"fields": what})
+    server.run()
     return 0
-
-
-def _empty_metrics_dir(folder: Path | None) -> None:
-    """Have a folder for the workers' metrics, without those of an earlier run."""
-    if folder is None:
-        folder = Path(tempfile.mkdtemp(prefix="model-server-"))
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-        atexit.register(_remove, folder, os.getpid())
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob("*.db"):
-        left.unlink()
-
-
-def _remove(folder: Path, owner: int) -> None:
-    # The workers, forked from the master, leave through the same exit.
-    if os.getpid() == owner:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

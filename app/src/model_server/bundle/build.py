@@ -1,13 +1,14 @@
 # Copyright: (c) 2026, modelfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Build a bundle from a pickled model and rows of its data.
+"""Build a bundle from a model and rows of its data.
 
 Building loads the model, which runs its pickle: it is the user's own.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ import pickle
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from model_server.bundle.contract import FLOATS, INTEGERS, Contract, Input, Output, encode_contract
+from model_server.bundle.contract import DATES, FLOATS, INTEGERS, Contract, Input, Output, encode_contract
 from model_server.bundle.golden import mismatches
 from model_server.bundle.lock import lock, modules_of
 from model_server.bundle.manifest import (
@@ -36,11 +38,15 @@ from model_server.bundle.manifest import (
     parse_manifest,
     verify,
 )
-from model_server.scoring.decode import to_model_input
+from model_server.bundle.prove import choose
 from model_server.scoring.encode import to_json
 from model_server.scoring.errors import ScoringError
-from model_server.scoring.formats import FORMATS
+from model_server.scoring.formats import FORMATS, predictor_of
+from model_server.scoring.forms.onnx import OnnxModel
+from model_server.scoring.forms.registry import FORMS
+from model_server.scoring.modules import FOLDER, imports, module_names, run_modules
 from model_server.scoring.scorer import Scorer
+from model_server.scoring.table import Request, table_of_columns, table_of_instances
 
 GOLDEN_ROWS = 20
 CANDIDATES = 5_000
@@ -49,14 +55,21 @@ RELATIVE_TOLERANCE = 1e-6
 ABSOLUTE_TOLERANCE = 1e-9
 
 
-def read_rows(path: Path) -> pd.DataFrame:
-    """The rows of a ``.csv`` or ``.parquet`` file."""
+def read_rows(path: Path, dates: tuple[str, ...] = ()) -> pd.DataFrame:
+    """The rows of a ``.csv`` or ``.parquet`` file. ``dates`` are columns of text that are dates, as a CSV has them."""
     if path.suffix not in (".csv", ".parquet"):
         raise BundleError(f"{path}: expected a .csv or .parquet file")
     try:
-        return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        rows = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        for column in dates:
+            if column not in rows.columns:
+                raise BundleError(f"date {column!r} is no column of the data")
+            rows[column] = pd.to_datetime(rows[column], format="ISO8601")
+    except BundleError:
+        raise
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: {error}") from None
+    return rows
 
 
 def build(
@@ -71,44 +84,56 @@ def build(
     golden_rows: int = GOLDEN_ROWS,
     relative_tolerance: float = RELATIVE_TOLERANCE,
     absolute_tolerance: float = ABSOLUTE_TOLERANCE,
+    scorer: str | None = None,
+    timings: bool = False,
+    trusted: tuple[str, ...] = (),
+    modules: tuple[Path, ...] = (),
 ) -> Manifest:
     """Write the bundle of ``model`` to the folder ``out``, which must be missing or empty; all of it or nothing.
 
     ``rows`` are the training data or a sample of it. They give the contract, and the golden rows are taken from them.
-    ``targets`` are columns of it that the model does not take. The same inputs give the same bundle, byte for byte.
+    ``targets`` are columns of it that the model does not take. The model is compiled to the fastest form that is proven
+    equal, or to ``scorer`` if that is given. ``trusted`` are types of a skops file that it may be made of, ``modules``
+    files with classes of its own, which the bundle ships. The same inputs give the same bundle, byte for byte, but not
+    with ``timings``, which puts into the manifest how long predictions take.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out}: expected an empty folder or none")
-    try:
-        data = model.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{model}: {error.strerror}") from None
-    loaded = _load(model, data, model_format)
+    data = _read(model)
+    shipped = {f"{FOLDER}{path.name}": _read(path) for path in modules}
+    loaded = _load(model, data, model_format, trusted, shipped)
     frame = _features(loaded, rows, targets)
     contract, golden = _observed(loaded, frame, golden_rows, relative_tolerance, absolute_tolerance)
+    columns = [_array(column, frame[column.name]) for column in contract.inputs]
+    choice = choose(loaded, contract, columns, golden["tolerance"], scorer, timings)
     path = f"model.{FORMATS[model_format].suffix}"
+    compiled = {} if choice.data is None else {FORMS[choice.form].path: choice.data}
+    needed = FORMATS[model_format].packages + (FORMS[choice.form].packages if compiled else ())
+    packages = {"numpy", *needed} | ({"pandas"} if contract.columns else set())
     files = {
         path: data,
         CONTRACT: _document(encode_contract(contract)),
         GOLDEN: _document(golden),
-        LOCK: _lock(model, data, model_format, loaded, contract.columns).encode(),
+        LOCK: lock(_modules(data, model_format, loaded, shipped), packages, str(model)).encode(),
+        **shipped,
+        **compiled,
     }
-    return write(out, files, name=name, version=version, model_format=model_format, model_path=path)
+    scorer_section = {"form": choice.form, "tried": choice.tried}
+    used = {"format": model_format, "path": path} | ({"trusted": sorted(trusted)} if trusted else {})
+    return _write(out, files, {"name": name, "version": version, "model": used, "scorer": scorer_section})
 
 
 def write(
     out: Path, files: dict[str, bytes], *, name: str, version: str, model_format: str, model_path: str
 ) -> Manifest:
     """Write ``files`` and the manifest that lists them to the folder ``out``, in one step."""
+    return _write(out, files, {"name": name, "version": version, "model": {"format": model_format, "path": model_path}})
+
+
+def _write(out: Path, files: dict[str, bytes], about: dict[str, Any]) -> Manifest:
     listed = {path: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)} for path, data in files.items()}
-    manifest = {
-        "schema": SCHEMA,
-        "name": name,
-        "version": version,
-        "model": {"format": model_format, "path": model_path},
-        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
-        "files": listed,
-    }
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    manifest = {"schema": SCHEMA, **about, "python": python, "files": listed}
     encoded = _document(manifest)
     parse_manifest(encoded, str(out))
     try:
@@ -117,6 +142,7 @@ def write(
         try:
             partial.chmod(0o755)
             for path, data in {**files, MANIFEST: encoded}.items():
+                (partial / path).parent.mkdir(exist_ok=True)
                 (partial / path).write_bytes(data)
             verified = verify(partial)
             os.rename(partial, out)
@@ -128,23 +154,49 @@ def write(
     return verified
 
 
-def _load(model: Path, data: bytes, model_format: str) -> Any:
+def _read(path: Path) -> bytes:
     try:
-        loaded = FORMATS[model_format].load(data)
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror}") from None
+
+
+def _load(model: Path, data: bytes, model_format: str, trusted: tuple[str, ...], shipped: dict[str, bytes]) -> Any:
+    written = FORMATS[model_format]
+    for path in shipped:
+        name = path[len(FOLDER) :].removesuffix(".py")
+        if not name.isidentifier() or name in sys.stdlib_module_names or name == "model_server":
+            raise BundleError(f"module {path}: expected the name of a module of your own and .py")
+    try:
+        if written.untrusted and (unknown := sorted(set(written.untrusted(data)) - set(trusted))):
+            raise BundleError(f"{model}: expected types that are trusted (--trust TYPE), found {', '.join(unknown)}")
+        run_modules(shipped, str(model))
+        loaded = written.model(data, trusted)
+    except BundleError:
+        raise
+    except ModuleNotFoundError as error:
+        advice = f"install it, or ship it with --module {str(error.name).partition('.')[0]}.py"
+        raise BundleError(f"{model}: needs the module {error.name}, which is not there: {advice}") from error
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
+        if "__main__" in reason:
+            reason = "a class of it is defined in __main__: put it into a module and ship that with --module"
         raise BundleError(f"{model}: cannot be loaded as {model_format}: {reason[:300]}") from error
-    if not hasattr(loaded, "predict"):
+    if not hasattr(loaded, "predict") and not isinstance(loaded, OnnxModel):
         raise BundleError(f"{model}: expected a model with a predict method, found {type(loaded).__name__}")
     return loaded
 
 
-def _lock(model: Path, data: bytes, model_format: str, loaded: Any, columns: bool) -> str:
-    written = FORMATS[model_format]
+def _modules(data: bytes, model_format: str, loaded: Any, shipped: dict[str, bytes]) -> set[str]:
+    """What must be installed to load the model: what its pickle names, and what the shipped modules import."""
+    if isinstance(loaded, OnnxModel):
+        return set()
+    own = module_names(shipped)
     # A joblib file, for one, has raw arrays between its opcodes, so what is read is the same model pickled again.
-    modules = modules_of(data if written.is_pickle else pickle.dumps(loaded))
-    packages = {"numpy", *written.packages} | ({"pandas"} if columns else set())
-    return lock(modules, packages, str(model))
+    found = modules_of(data if FORMATS[model_format].is_pickle else pickle.dumps(loaded))
+    for path in own.values():
+        found |= imports(ast.parse(shipped[path]))
+    return {module for module in found if module.partition(".")[0] not in own}
 
 
 def _features(model: Any, rows: pd.DataFrame, targets: tuple[str, ...]) -> pd.DataFrame:
@@ -175,15 +227,16 @@ def _observed(
 ) -> tuple[Contract, dict[str, Any]]:
     """The contract, and the golden rows as the model server will answer them."""
     columns = hasattr(model, "feature_names_in_")
-    contract = Contract(columns, tuple(_input(name, frame[name]) for name in frame.columns), ())
+    contract = Contract(columns, tuple(_input(name, frame[name]) for name in frame.columns), (), _takes_texts(model))
+    if _finds_anomalies(model):
+        contract = replace(contract, outputs=(Output("scores", "float64", (-1,)),))
     frame = frame.iloc[_evenly(len(frame), CANDIDATES)]
     instances = _instances(frame)
     try:
         # As a request's rows, so that what is compared later is what is served.
-        given = to_model_input(instances, contract)
-        scorer = Scorer(_NO_MANIFEST, contract, model)
-        predictions = scorer.predict(given, probabilities=False)["predictions"]
-        probabilities = _probabilities(scorer, given)
+        request = Request(table_of_instances(instances, contract), len(instances), _gives_probabilities(model))
+        outputs = Scorer(_NO_MANIFEST, contract, predictor_of(model, contract)).predict(request)
+        predictions, probabilities = outputs["predictions"], outputs.get("probabilities")
         chosen = _spread(predictions, golden_rows)
         golden = {
             "tolerance": {"relative": relative, "absolute": absolute},
@@ -191,34 +244,69 @@ def _observed(
             "predictions": to_json(predictions[chosen], "predictions"),
             "probabilities": None if probabilities is None else to_json(probabilities[chosen], "probabilities"),
         }
-        direct = scorer.predict(frame if columns else frame.to_numpy(), probabilities=False)["predictions"]
+        if contract.has_scores:
+            golden["scores"] = to_json(outputs["scores"][chosen], "scores")
+        direct = _direct(model, frame, contract)
         expected = to_json(direct[chosen], "predictions")
     except ScoringError as error:
         raise BundleError(f"the data does not fit the model: {error}: {error.__cause__ or ''}".rstrip(": ")) from error
     if lines := mismatches(expected, golden["predictions"], golden["tolerance"], limit=1):
         raise BundleError(f"the model answers differently to the data as JSON: {lines[0]}")
-    return replace(contract, outputs=_outputs(model, predictions, probabilities)), golden
+    return replace(contract, outputs=_outputs(model, outputs)), golden
 
 
 _NO_MANIFEST = Manifest(name="", version="", model_format="", model_path="", python="", files=(), digest="")
 
 
-def _probabilities(scorer: Scorer, given: Any) -> Any:
-    """Rows of probabilities, or None from a model that gives none, or a list of tables as a multi-output one does."""
-    if not hasattr(scorer.model, "predict_proba"):
-        return None
-    found = scorer.model.predict_proba(given)
-    return found if isinstance(found, np.ndarray) and found.ndim == 2 else None
+def _direct(model: Any, frame: pd.DataFrame, contract: Contract) -> Any:
+    """What the model predicts for the data as it is, and not as JSON."""
+    if isinstance(model, OnnxModel):
+        table = table_of_columns([_array(column, frame[column.name]) for column in contract.inputs], contract)
+        return model.predictor(contract).predict(table, False)["predictions"]
+    if contract.series:
+        return np.asarray(model.predict(frame.iloc[:, 0]))
+    return np.asarray(model.predict(frame if contract.columns else frame.to_numpy()))
 
 
-def _outputs(model: Any, predictions: Any, probabilities: Any) -> tuple[Output, ...]:
+def _gives_probabilities(model: Any) -> bool:
+    """Whether ``predict_proba`` gives one table; of several outputs it gives a list of them."""
+    if isinstance(model, OnnxModel):
+        return model.gives_probabilities
+    return hasattr(model, "predict_proba") and isinstance(getattr(model, "classes_", None), np.ndarray)
+
+
+def _takes_texts(model: Any) -> bool:
+    """Whether the model, or the first step of it, turns texts into numbers."""
+    while hasattr(model, "steps"):
+        model = model.steps[0][1]
+    return hasattr(model, "build_analyzer")
+
+
+def _finds_anomalies(model: Any) -> bool:
+    while hasattr(model, "steps"):
+        model = model.steps[-1][1]
+    return getattr(model, "_estimator_type", None) == "outlier_detector" or (
+        hasattr(model, "offset_") and hasattr(model, "decision_function") and hasattr(model, "score_samples")
+    )
+
+
+def _outputs(model: Any, given: Mapping[str, Any]) -> tuple[Output, ...]:
     classes = getattr(model, "classes_", None)
     labels = tuple(to_json(classes, "classes")) if isinstance(classes, np.ndarray) and classes.ndim == 1 else None
-    outputs = [Output("predictions", _json_dtype(predictions.dtype), (-1, *predictions.shape[1:]), labels)]
-    if probabilities is not None:
-        dtype = _json_dtype(probabilities.dtype)
-        outputs.append(Output("probabilities", dtype, (-1, probabilities.shape[1]), labels))
+    outputs = []
+    for name in ("predictions", "probabilities", "scores"):
+        if name in given:
+            found = given[name]
+            has_labels = labels if name != "scores" else None
+            outputs.append(Output(name, _json_dtype(found.dtype), (-1, *found.shape[1:]), has_labels))
     return tuple(outputs)
+
+
+def _array(column: Input, values: pd.Series) -> Any:
+    """All values of a column of the data, as ``column_array`` has those of a request."""
+    if column.dtype in (*FLOATS, *INTEGERS, *DATES) or (column.dtype == "bool" and not column.nullable):
+        return values.to_numpy(column.dtype, **({"na_value": np.nan} if column.dtype in FLOATS else {}))
+    return values.astype(object).where(values.notna(), np.nan).to_numpy(dtype=object)
 
 
 def _json_dtype(dtype: Any) -> str:
@@ -250,9 +338,11 @@ def _input(name: Any, values: pd.Series) -> Input:
             raise BundleError(f"column {name!r}: expected finite numbers, found infinity")
         number = int if dtype in INTEGERS else float
         return Input(name, dtype, nullable, number(low), number(high))
+    if str(values.dtype) in DATES:
+        return Input(name, str(values.dtype), nullable)
     if (kinds and kinds <= {str}) or pd.api.types.is_string_dtype(values.dtype):
         return Input(name, "string", nullable)
-    raise BundleError(f"column {name!r}: expected numbers, text, booleans or categories, found {values.dtype}")
+    raise BundleError(f"column {name!r}: expected numbers, text, booleans, dates or categories, found {values.dtype}")
 
 
 def _instances(frame: pd.DataFrame) -> list[list[Any]]:
@@ -261,8 +351,14 @@ def _instances(frame: pd.DataFrame) -> list[list[Any]]:
     for name in frame.columns:
         values = frame[name].astype(object)
         present = values.where(values.notna(), None)
-        columns.append([value.item() if isinstance(value, np.generic) else value for value in present])
+        columns.append([_plain(value) for value in present])
     return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, pd.Timestamp):
+        return value.isoformat()
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _spread(predictions: Any, count: int) -> list[int]:

@@ -26,6 +26,7 @@ from model_server.bundle.manifest import (
     verify,
 )
 from model_server.scoring.formats import FORMATS
+from model_server.scoring.forms.registry import FORMS, NATIVE
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,9 +43,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="model-bundle", description="Build, verify and inspect model bundles.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    build = commands.add_parser("build", help="build a bundle from a pickled model and rows of its data")
+    build = commands.add_parser("build", help="build a bundle from a model and rows of its data")
     build.set_defaults(run=_build)
-    build.add_argument("model", type=Path, help="the pickled model; it is loaded, which runs its pickle")
+    build.add_argument(
+        "model", type=Path, help="the file of the model; it is loaded, which runs its pickle if it is one"
+    )
     build.add_argument("--name", required=True, help="the model's name, such as tumour")
     build.add_argument("--version", required=True, help="the model's version, such as 3")
     build.add_argument("--data", type=Path, required=True, help="rows the model was trained on: a .csv or .parquet")
@@ -54,6 +57,24 @@ def _parser() -> argparse.ArgumentParser:
         "--target", action="append", default=[], help="a column of the data that the model does not take; repeatable"
     )
     build.add_argument("--format", choices=list(FORMATS), default="pickle", help="how the model was written")
+    build.add_argument(
+        "--date", action="append", default=[], help="a column of text that is dates, as a .csv has them; repeatable"
+    )
+    build.add_argument(
+        "--trust", action="append", default=[], metavar="TYPE", help="a type that a skops file may have; repeatable"
+    )
+    build.add_argument(
+        "--module", action="append", type=Path, default=[], metavar="FILE",
+        help="a .py with classes of the model, to be shipped in the bundle; repeatable",
+    )  # fmt: skip
+    build.add_argument(
+        "--scorer", choices=[NATIVE, *FORMS], help="the form to serve in (default: the fastest that is proven equal)"
+    )
+    build.add_argument(
+        "--timings",
+        action="store_true",
+        help="put into the manifest how fast each form is; no two builds are equal",
+    )
     build.add_argument("--golden", type=_positive, default=20, metavar="N", help="golden rows to keep (default: 20)")
     build.add_argument(
         "--tolerance", type=_tolerance, default=1e-6, help="how far relatively an answer may be from a golden row's"
@@ -66,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     verify_.set_defaults(run=_verify)
     verify_.add_argument("bundle", type=Path, help="a bundle's folder or tar")
     verify_.add_argument(
-        "--predict", action="store_true", help="load the model, which runs its pickle, and compare the golden rows"
+        "--predict",
+        action="store_true",
+        help="load what is served, which may run a pickle, and compare the golden rows",
     )
 
     inspect = commands.add_parser("inspect", help="tell what is in a bundle; nothing of it is loaded")
@@ -86,16 +109,22 @@ def _build(options: argparse.Namespace) -> None:
         options.out,
         name=options.name,
         version=options.version,
-        rows=read_rows(options.data),
+        rows=read_rows(options.data, tuple(options.date)),
         targets=tuple(options.target),
         model_format=options.format,
         golden_rows=options.golden,
         relative_tolerance=options.tolerance,
         absolute_tolerance=options.absolute_tolerance,
+        scorer=options.scorer,
+        timings=options.timings,
+        trusted=tuple(options.trust),
+        modules=tuple(options.module),
     )
     if options.tar:
         pack(options.out, options.tar)
     print(f"{manifest.name} {manifest.release} in {options.out}")
+    for line in _scorer(manifest):
+        print(line)
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -107,15 +136,19 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _compare_golden(bundle: Path, manifest: Manifest) -> int:
+    from model_server.scoring.decode import decode
+    from model_server.scoring.encode import encode
     from model_server.scoring.errors import ScoringError
     from model_server.scoring.load import load
 
     scorer = load(bundle)
+    scorer.start()
     golden = json.loads(read_verified(bundle, GOLDEN, manifest))
-    wanted = {key: golden[key] for key in ("predictions", "probabilities") if golden[key] is not None}
+    outputs = ("predictions", "probabilities", "scores")
+    wanted = {key: golden[key] for key in outputs if golden.get(key) is not None}
     try:
         body = json.dumps({"instances": golden["instances"], "probabilities": "probabilities" in wanted}).encode()
-        found = json.loads(scorer.score(body).body)
+        found = json.loads(encode(scorer.predict(decode(body, scorer.contract))))
     except ScoringError as error:
         raise BundleError(f"{bundle}: golden rows: {error}") from error
     for key, expected in wanted.items():
@@ -140,7 +173,10 @@ def _inspect(options: argparse.Namespace) -> None:
     print(f"{manifest.name} {manifest.version}, release {manifest.release}")
     print(f"digest   {manifest.digest}")
     print(f"model    {manifest.model_path} ({manifest.model_format}, Python {manifest.python})")
-    print(f"takes    {'a DataFrame' if contract.columns else 'an array'} of {len(contract.inputs)} columns")
+    for line in _scorer(manifest):
+        print(line)
+    taken = "a DataFrame" if contract.columns else "a series" if contract.series else "an array"
+    print(f"takes    {taken} of {len(contract.inputs)} columns")
     for line in _table(contract):
         print(f"  {line}")
     for output in contract.outputs:
@@ -149,6 +185,19 @@ def _inspect(options: argparse.Namespace) -> None:
     print(f"needs    {' '.join(lock)}")
     for entry in manifest.files:
         print(f"file     {entry.path}: {entry.size} bytes, sha256 {entry.sha256}")
+
+
+def _scorer(manifest: Manifest) -> list[str]:
+    """The form that serves, and why."""
+    lines = [f"scorer   {manifest.scorer}"]
+    for tried in manifest.tried:
+        said = tried.get("reason", "")
+        if tried.get("equal") and "rows" in tried:
+            said = f"equal on {tried['rows']} rows, largest difference {tried.get('largest_difference', 0):g}"
+        for rows, microseconds in tried.get("microseconds", {}).items():
+            said += f"{', ' if said else ''}{microseconds:g} µs for {rows} row{'' if rows == '1' else 's'}"
+        lines.append(f"  {tried['form']}: {said}")
+    return lines
 
 
 def _table(contract: Contract) -> list[str]:

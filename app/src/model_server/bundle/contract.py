@@ -13,7 +13,8 @@ from model_server.bundle.manifest import BundleError
 
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 FLOATS = ("float32", "float64")
-DTYPES = (*INTEGERS, *FLOATS, "bool", "string", "category")
+DATES = tuple(f"datetime64[{unit}]" for unit in ("s", "ms", "us", "ns"))
+DTYPES = (*INTEGERS, *FLOATS, *DATES, "bool", "string", "category")
 
 Value = bool | int | float | str
 
@@ -22,7 +23,8 @@ Value = bool | int | float | str
 class Input:
     """A column. ``minimum`` and ``maximum`` are what the training data had: they describe, they refuse nothing.
 
-    A ``category`` column takes its ``categories`` alone. Only a ``nullable`` column takes null, its missing value.
+    A ``category`` column takes its ``categories`` alone, and one of dates ISO 8601 text without a time zone. Only a
+    ``nullable`` column takes null, its missing value.
     """
 
     name: str
@@ -56,12 +58,18 @@ class Output:
 class Contract:
     """``columns`` tells whether the model takes a DataFrame with these columns or a plain array in their order.
 
-    The outputs are ``predictions`` and, of a model that gives them, ``probabilities``.
+    ``series``: it takes a one-dimensional array of its only column, as what turns texts into numbers does. The outputs
+    are ``predictions`` and, of a model that gives them, ``probabilities``; of one that finds anomalies, ``scores``.
     """
 
     columns: bool
     inputs: tuple[Input, ...]
     outputs: tuple[Output, ...]
+    series: bool = False
+
+    def __post_init__(self) -> None:
+        if self.series and (self.columns or len(self.inputs) != 1):
+            raise BundleError("series: expected a single input, and no columns")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,11 +79,16 @@ class Contract:
     def has_probabilities(self) -> bool:
         return any(output.name == "probabilities" for output in self.outputs)
 
+    @property
+    def has_scores(self) -> bool:
+        return any(output.name == "scores" for output in self.outputs)
+
 
 def encode_contract(contract: Contract) -> dict[str, Any]:
     """The document of ``contract.json``, without what does not apply to a column or an output."""
     return {
         "columns": contract.columns,
+        **({"series": True} if contract.series else {}),
         "inputs": [_present(asdict(column)) for column in contract.inputs],
         "outputs": [_present(asdict(output)) for output in contract.outputs],
     }
@@ -91,6 +104,7 @@ def parse_contract(data: bytes, where: str) -> Contract:
             columns=document["columns"],
             inputs=tuple(Input(**_tuples(column)) for column in document["inputs"]),
             outputs=tuple(Output(**_tuples(output)) for output in document["outputs"]),
+            series=document.get("series", False) is True,
         )
     except KeyError as error:
         raise BundleError(f"{where}: contract.json: {error} is missing") from None

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import _compat_pickle
 import importlib.metadata
 import pickletools
 import sys
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -35,7 +37,7 @@ def lock(modules: Iterable[str], packages: Iterable[str], where: str) -> str:
 
 def distributions(modules: Iterable[str], where: str) -> set[str]:
     """The names of the distributions that provide ``modules``, apart from those of the standard library."""
-    providers = importlib.metadata.packages_distributions()
+    providers = _providers()
     found: set[str] = set()
     for module in sorted(set(modules)):
         package = module.partition(".")[0]
@@ -47,6 +49,10 @@ def distributions(modules: Iterable[str], where: str) -> set[str]:
     return found
 
 
+# Reads what every installed package consists of, which takes long and does not change meanwhile.
+_providers = cache(importlib.metadata.packages_distributions)
+
+
 def modules_of(pickled: bytes) -> set[str]:
     """The modules that a pickle imports when it is loaded, read from its opcodes without loading it."""
     found: set[str] = set()
@@ -56,7 +62,9 @@ def modules_of(pickled: bytes) -> set[str]:
         name = opcode.name
         argument: Any = found_argument
         if name in ("GLOBAL", "INST"):
-            found.add(argument.partition(" ")[0])
+            module = argument.partition(" ")[0]
+            # Pickles of protocol 2 and before have Python 2's names for modules of the standard library.
+            found.add(_compat_pickle.IMPORT_MAPPING.get(module, module))
             pushed.append(None)
         elif name == "STACK_GLOBAL":
             # Its module and attribute are the two values pushed before it, as text or out of the memo.

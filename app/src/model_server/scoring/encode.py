@@ -5,21 +5,25 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from model_server.scoring.errors import ModelError
 
+_encode = msgspec.json.Encoder().encode
 
-def encode(outputs: dict[str, Any]) -> bytes:
+
+def encode(outputs: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
     """The JSON document of ``outputs``: the name of each output with its array, a row of it for each row asked."""
-    document = {name: to_json(array, name) for name, array in outputs.items()}
-    try:
-        return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"the model gave what JSON cannot hold: {error}") from None
+    if all(array.dtype.kind in "biufU" for array in outputs.values()):
+        body = _encode({name: array.tolist() for name, array in outputs.items()})
+        # It writes null for NaN, which is right, and for infinity, which is not.
+        if b"null" not in body:
+            return body
+    return _encode({name: to_json(array, name) for name, array in outputs.items()})
 
 
 def to_json(array: Any, name: str) -> Any:
@@ -33,6 +37,16 @@ def to_json(array: Any, name: str) -> Any:
             nullable = found.astype(object)
             nullable[np.isnan(found)] = None
             return nullable.tolist()
-    elif found.dtype.kind not in "biuUO":
+    elif found.dtype.kind == "O":
+        return [_plain(value) for value in found.flat] if found.ndim == 1 else [to_json(row, name) for row in found]
+    elif found.dtype.kind not in "biuU":
         raise ModelError(f"{name}: expected numbers, text or booleans, found {found.dtype}")
     return found.tolist()
+
+
+def _plain(value: Any) -> Any:
+    """A value of an array of objects, which can be anything."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    if isinstance(plain, (bool, int, str)) or plain is None or (isinstance(plain, float) and np.isfinite(plain)):
+        return plain
+    raise ModelError(f"the model gave what JSON cannot hold: {type(value).__name__}")

@@ -29,11 +29,37 @@ class ModelError(ScoringError):
     """The model failed, or gave what JSON cannot hold, on rows that its contract allows."""
 
 
+_LARGEST = 1e38
+
+
 def shown(value: object) -> str:
-    """A value of a request as a message shows it: never much of it, whatever was sent."""
+    """What the contract has, or a name in a request (of a column, a key), as a message shows it: never much of it."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
         return "a list"
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def kind_of(value: object) -> str:
+    """What a message says of a value in a request: what kind it is of. The value itself is nobody else's to read."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, (int, float)):
+        return _kind_of_number(value)
+    for kind, name, empty in ((str, "text", "empty text"), (list, "a list", "an empty list")):
+        if isinstance(value, kind):
+            return name if value else empty
+    return "an object"
+
+
+def _kind_of_number(value: float) -> str:
+    if value != value:
+        return "NaN"
+    if abs(value) > _LARGEST:
+        return "a number too large"
+    if value != int(value):
+        return "a number with a fraction"
+    digits = len(str(abs(int(value))))
+    return f"a {'negative ' if value < 0 else ''}whole number of {digits} digit{'s' if digits > 1 else ''}"

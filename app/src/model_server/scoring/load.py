@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, modelfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Load a bundle's model, once everything that can be checked without running its pickle has been."""
+"""Load what serves of a bundle, once everything that can be checked without running its pickle has been."""
 
 from __future__ import annotations
 
@@ -10,45 +10,73 @@ import importlib.metadata
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from model_server.bundle.contract import parse_contract
-from model_server.bundle.manifest import CONTRACT, LOCK, BundleError, read_manifest, read_verified
+from model_server.bundle.contract import Contract, parse_contract
+from model_server.bundle.manifest import CONTRACT, LOCK, BundleError, Manifest, read_manifest, read_verified
+from model_server.scoring.estimators import one_job
 from model_server.scoring.formats import FORMATS
-from model_server.scoring.scorer import Scorer
+from model_server.scoring.forms.native import Native
+from model_server.scoring.forms.registry import FORMS, NATIVE
+from model_server.scoring.modules import FOLDER, run_modules
+from model_server.scoring.scorer import Predictor, Scorer
 
 
-def load(bundle: Path) -> Scorer:
-    """The scorer of ``bundle``. The bytes that are unpickled are the very bytes whose digest was checked.
+def load(bundle: Path, form: str | None = None) -> Scorer:
+    """The scorer of ``bundle``, in the form that its manifest names or in ``form``.
 
-    Every failure is a BundleError of one line, the exceptions of the pickle itself included.
+    The bytes that are loaded are the very bytes whose digest was checked. Every failure is a BundleError of one line,
+    the exceptions of a pickle itself included.
     """
     manifest = read_manifest(bundle)
-    written = FORMATS.get(manifest.model_format)
-    if written is None:
+    if manifest.model_format not in FORMATS:
         expected = " or ".join(sorted(FORMATS))
         raise BundleError(f"{bundle}: model format: expected {expected}, found {manifest.model_format}")
+    form = form or manifest.scorer
+    if form not in (NATIVE, *FORMS):
+        raise BundleError(f"{bundle}: scorer: expected {' or '.join((NATIVE, *FORMS))}, found {form}")
+    if form not in (NATIVE, manifest.scorer):
+        raise BundleError(f"{bundle}: scorer: expected {NATIVE} or {manifest.scorer}, as it was built, found {form}")
     pins = _pins(read_verified(bundle, LOCK, manifest).decode(), str(bundle))
     check_installed(pins, str(bundle))
     contract = parse_contract(read_verified(bundle, CONTRACT, manifest), str(bundle))
+    if form == NATIVE:
+        predictor: Predictor = _native(bundle, manifest, contract, pins)
+    else:
+        path = FORMS[form].path
+        data = read_verified(bundle, path, manifest)
+        try:
+            predictor = FORMS[form].load(data, contract)
+        except (LookupError, OSError, TypeError, ValueError) as error:
+            raise BundleError(f"{bundle}: {path} cannot be loaded: {_reason(error)}") from error
+    return Scorer(manifest, contract, predictor, form)
+
+
+def _native(bundle: Path, manifest: Manifest, contract: Contract, pins: Mapping[str, str]) -> Predictor:
+    """The model itself."""
+    written = FORMATS[manifest.model_format]
     if contract.columns:
         # Decoding needs it. Imported here it is shared by the workers, and the first request does not wait for it.
         importlib.import_module("pandas")
     data = read_verified(bundle, manifest.model_path, manifest)
+    paths = (entry.path for entry in manifest.files if entry.path.startswith(FOLDER))
+    modules = {path: read_verified(bundle, path, manifest) for path in paths}
     try:
         with warnings.catch_warnings():
             if "scikit-learn" in pins:
                 from sklearn.exceptions import InconsistentVersionWarning
 
                 warnings.simplefilter("error", InconsistentVersionWarning)
-            model = written.load(data)
+            if written.predictor:
+                return written.predictor(data, contract)
+            run_modules(modules, str(bundle))
+            model = written.model(data, manifest.trusted)
+    except BundleError:
+        raise
     except (Exception, SystemExit) as error:
         # A pickle runs what it wants, so anything can come out of it.
         raise BundleError(f"{bundle}: {manifest.model_path} cannot be loaded: {_reason(error)}") from error
     one_job(model)
-    return Scorer(manifest, contract, model)
+    return Native(model, contract)
 
 
 def _reason(error: BaseException) -> str:
@@ -69,31 +97,6 @@ def check_installed(pins: Mapping[str, str], where: str) -> None:
             raise BundleError(f"{where}: {name}: expected {expected}, found none installed") from None
         if found != expected:
             raise BundleError(f"{where}: {name}: expected {expected}, found {found} installed")
-
-
-def one_job(model: Any) -> None:
-    """Set ``n_jobs`` of every estimator in ``model`` to 1, fitted ones and those in containers too.
-
-    A worker's threads are its parallelism: an estimator that starts its own takes them from the others.
-    """
-    seen: set[int] = set()
-    found = [model]
-    while found:
-        item = found.pop()
-        if id(item) in seen:
-            continue
-        seen.add(id(item))
-        if isinstance(item, dict):
-            found.extend(item.values())
-        elif isinstance(item, (list, tuple)):
-            found.extend(item)
-        elif isinstance(item, np.ndarray):
-            if item.dtype == object:
-                found.extend(item.flat)
-        elif hasattr(item, "get_params") and hasattr(item, "__dict__"):
-            if "n_jobs" in vars(item):
-                item.n_jobs = 1
-            found.extend(vars(item).values())
 
 
 def _pins(lock: str, where: str) -> dict[str, str]:

@@ -1,95 +1,151 @@
 # Copyright: (c) 2026, modelfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Flask application: the routes of one model."""
+"""The Flask application: every route of a served model, under any WSGI server."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from threading import Lock
+from typing import IO
 
-from flask import Flask, Response, jsonify, request
-from werkzeug.exceptions import RequestEntityTooLarge
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
 
-from model_server.bundle.contract import INTEGERS
-from model_server.bundle.manifest import Manifest
-from model_server.scoring.formats import FORMATS
-from model_server.scoring.scorer import Scorer
-from model_server.web.metrics import Metrics
-from model_server.web.problems import UnsupportedMediaType, handle_errors
+from model_server.web.failures import body_too_large, failure, failure_of
+from model_server.web.logs import LOG
+from model_server.web.metrics import OTHER
+from model_server.web.protocol import Answer, Ask, Failure
+from model_server.web.service import METRICS, Endpoint, Outcome, Service, media_type
 
-DATATYPES = {
-    **{dtype: dtype.upper() for dtype in INTEGERS},
-    "float32": "FP32",
-    "float64": "FP64",
-    "bool": "BOOL",
-    "string": "BYTES",
-    "category": "BYTES",
-}
-"""The Open Inference Protocol's names of the contract's dtypes."""
+IN_FRONT = "model_server.in_front"
+"""In the WSGI environment: who called has refused, will count and has named the request. ``ROUTE`` tells it of what."""
 
+ROUTE = "model_server.route"
 
-def model_headers(manifest: Manifest) -> dict[str, str]:
-    """What every answer says of the model, an error of the server's own too."""
-    return {"X-Model-Version": manifest.version, "X-Model-Digest": manifest.digest[:12]}
+KIND = "model_server.kind"
+
+DISCARD_SECONDS = 2.0
+"""How long the rest of a refused body is read."""
+
+_KINDS_OF_STATUS = {404: "not_found", 405: "method", 413: "too_large"}
 
 
-def create_app(
-    scorer: Scorer, service: str, max_body_bytes: int, is_stopping: Callable[[], bool] = lambda: False
-) -> Flask:
-    """The application that serves ``scorer`` under the name ``service``, ready until ``is_stopping`` gives true."""
-    manifest = scorer.manifest
+def create_app(service: Service) -> Flask:
+    """The application of ``service``, which has been started or is about to be."""
     app = Flask(__name__, static_folder=None)
+    app.extensions["service"] = service
+    lock = Lock()
+    limit = service.settings.max_body_bytes
     # One byte more than is allowed, for a chunked body is cut off there and its length is the only sign of it.
-    app.config["MAX_CONTENT_LENGTH"] = max_body_bytes + 1
-    metrics = Metrics(service, manifest.version, manifest.digest)
-    metrics.watch(app)
-    handle_errors(app, max_body_bytes)
+    app.config["MAX_CONTENT_LENGTH"] = limit + 1
 
-    @app.after_request
-    def name_the_model(response: Response) -> Response:
-        response.headers.update(model_headers(manifest))
+    def respond(outcome: Outcome) -> Response:
+        answer = outcome.answer
+        request.environ[KIND] = outcome.kind
+        g.outcome = outcome
+        response = Response(answer.body, status=answer.status, content_type=answer.content_type)
+        response.headers.extend(answer.headers)
         return response
 
-    @app.post("/predict")
-    def predict() -> Response:
-        if request.mimetype != "application/json":
-            raise UnsupportedMediaType("application/json", request.mimetype)
-        body = request.get_data(cache=False)
-        if len(body) > max_body_bytes:
-            raise RequestEntityTooLarge
-        scored = scorer.score(body)
-        metrics.rows.inc(scored.rows)
-        return Response(scored.body, content_type="application/json")
+    def fail(found: Failure) -> Response:
+        return respond(service.failed(None, found, request.path))
 
-    @app.get("/v2/health/live")
-    def live() -> Response:
-        return jsonify(live=True)
+    @app.before_request
+    def begin() -> Response | None:
+        if IN_FRONT in request.environ:
+            return None
+        g.begun = time.monotonic()
+        with lock:
+            service.metrics.in_flight(1)
+        found = service.endpoints.get((request.method, request.url_rule.rule if request.url_rule else ""))
+        refused = service.refused(found, media_type(request.headers.get("Content-Type", "")), _headers())
+        if refused is None:
+            return None
+        return respond(service.failed(found, refused, request.path))
 
-    @app.get("/v2/health/ready")
-    @app.get(f"/v2/models/{service}/ready")
-    def ready() -> tuple[Response, int]:
-        is_ready = not is_stopping()
-        answer = jsonify(ready=is_ready, model=service, version=manifest.version, digest=manifest.digest)
-        return answer, 200 if is_ready else 503
+    def serve(endpoint: Endpoint) -> Callable[[], Response]:
+        def view() -> Response:
+            headers = _headers()
+            ask = Ask(
+                request.get_data(cache=False),
+                media_type(request.headers.get("Content-Type", "")),
+                request.query_string.decode("latin-1"),
+                headers.items(),
+            )
+            if len(ask.body) > limit:
+                return too_large()
+            return respond(service.answer(endpoint, ask))
 
-    @app.get(f"/v2/models/{service}")
-    def metadata() -> Response:
-        contract = scorer.contract
-        return jsonify(
-            name=service,
-            versions=[manifest.version],
-            platform=FORMATS[manifest.model_format].platform,
-            inputs=[
-                {"name": column.name, "datatype": DATATYPES[column.dtype], "shape": [-1]} for column in contract.inputs
-            ],
-            outputs=[
-                {"name": output.name, "datatype": DATATYPES[output.dtype], "shape": list(output.shape)}
-                for output in contract.outputs
-            ],
-        )
+        return view
 
-    @app.get("/metrics")
-    def exposition() -> Response:
-        return Response(metrics.exposition(), content_type=metrics.content_type)
+    for (method, path), endpoint in service.endpoints.items():
+        app.add_url_rule(path, f"{method} {path}", serve(endpoint), methods=[method])
+
+    @app.get(METRICS)
+    def metrics() -> Response:
+        with lock:
+            service.metrics.look()
+        return Response(service.metrics.exposition(), content_type=service.metrics.content_type)
+
+    def too_large() -> Response:
+        _discard(request.input_stream, limit)
+        return fail(body_too_large(limit))
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        if error.code == 413:
+            return too_large()
+        kind = _KINDS_OF_STATUS.get(error.code or 500, "request" if (error.code or 500) < 500 else "server")
+        response = fail(failure(kind, error.description or kind))
+        for name, value in error.get_headers():
+            if name == "Allow":
+                response.headers[name] = value
+        return response
+
+    @app.errorhandler(Exception)
+    def unexpected(error: Exception) -> Response:
+        LOG.error("%s: %s", type(error).__name__, error, exc_info=error)
+        return fail(failure_of(error))
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        # The rule, not the path: what clients ask for must not grow the number of series.
+        number = service.numbers.get(request.url_rule.rule if request.url_rule else OTHER, service.numbers[OTHER])
+        if IN_FRONT in request.environ:
+            request.environ[ROUTE] = number
+            return response
+        headers = _headers()
+        request_id = service.request_id(headers.get(b"x-request-id"))
+        response.headers.update(service.headers, **{"X-Request-ID": request_id.decode()})
+        outcome: Outcome = g.get("outcome") or Outcome(Answer(response.status_code, b""))
+        with lock:
+            seconds = time.monotonic() - g.begun
+            service.record(
+                number, outcome, seconds, request_id, request.method.encode(), request.path.encode(), headers
+            )
+        return response
+
+    @app.teardown_request
+    def end(error: BaseException | None) -> None:
+        if "begun" in g:
+            with lock:
+                service.metrics.in_flight(-1)
 
     return app
+
+
+def _headers() -> dict[bytes, bytes]:
+    return {name.lower().encode("latin-1"): value.encode("latin-1") for name, value in request.headers.items()}
+
+
+def _discard(body: IO[bytes], limit: int) -> None:
+    """Read up to ``limit`` bytes of what is left: a client that is still sending may meet a reset, not the answer."""
+    deadline = time.monotonic() + DISCARD_SECONDS
+    try:
+        while limit > 0 and time.monotonic() < deadline and (found := body.read(min(limit, 65_536))):
+            limit -= len(found)
+    except OSError:
+        # The client has gone, and will not read the answer.
+        return

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, modelfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Gunicorn around the application: its settings, and stopping without losing a request."""
+"""Gunicorn around a service: its settings, and its master."""
 
 from __future__ import annotations
 
@@ -9,53 +9,54 @@ import gc
 import mmap
 import os
 import signal
-import time
-from http import HTTPStatus
-from socket import socket
+from dataclasses import replace
 from typing import Any
 
 from flask import Flask
-from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
-from gunicorn.workers.gthread import ThreadWorker
-from prometheus_client.multiprocess import mark_process_dead
-from werkzeug.http import HTTP_STATUS_CODES
 
-from model_server.scoring.scorer import Scorer
-from model_server.web.app import create_app, model_headers
-from model_server.web.problems import SERVER_FAILED, problem
+from model_server.web.app import create_app
+from model_server.web.logs import GunicornLogger
+from model_server.web.protocol import Served
+from model_server.web.service import Service
 from model_server.web.settings import Settings
-
-LINGER = 2.0
-"""Seconds in which a stopping worker still takes what a balancer sends that has not noticed yet."""
+from model_server.web.worker import Worker
 
 
 class Server(BaseApplication):
-    """The gunicorn of one loaded scorer. ``run()`` returns only by ending the process."""
+    """The gunicorn of one loaded model. ``run()`` returns only by ending the process."""
 
-    def __init__(self, scorer: Scorer, settings: Settings) -> None:
-        self.scorer = scorer
-        self.settings = settings
+    def __init__(self, served: Served, settings: Settings) -> None:
         # One byte that the master writes and every worker reads, for signals reach the workers one after the other.
-        self.stopping = mmap.mmap(-1, 1)
+        self._stopping = mmap.mmap(-1, 1)
+        self.settings = settings
+        # While workers are replaced there are twice as many; a few more for those that take long to end.
+        self.service = Service(replace(served, is_stopping=self.is_stopping), settings, 3 * settings.workers + 4)
         super().__init__()
 
+    def is_stopping(self) -> bool:
+        return self._stopping[0] != 0
+
+    def stop(self) -> None:
+        self._stopping[0] = 1
+
     def load_config(self) -> None:
+        settings = self.settings
         options: dict[str, Any] = {
-            "bind": self.settings.bind,
-            "workers": self.settings.workers,
-            "threads": self.settings.threads,
+            "bind": [settings.bind, *([settings.metrics_bind] if settings.metrics_bind else [])],
+            "workers": settings.workers,
             "worker_class": Worker,
             "preload_app": True,
-            "keepalive": self.settings.keep_alive,
-            "graceful_timeout": self.settings.graceful_timeout,
+            "graceful_timeout": settings.graceful_timeout,
             # A heartbeat, not a limit on requests: a model that holds the interpreter lock this long is hung.
             "timeout": 60,
             "control_socket_disable": True,
             # A heartbeat on a disk can block; systemd's read-only file system leaves this one writable.
             "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,
-            "proc_name": f"model-server {self.settings.service}",
+            "proc_name": f"model-server {settings.service}",
+            "logger_class": GunicornLogger,
+            "pre_fork": _give_lane,
             "when_ready": _share_memory,
             "child_exit": _forget_worker,
         }
@@ -63,20 +64,9 @@ class Server(BaseApplication):
             self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        return create_app(
-            self.scorer, self.settings.service, self.settings.max_body_bytes, lambda: self.stopping[0] != 0
-        )
-
-    def write_error(self, client: socket, status: int, _reason: str, message: str) -> None:
-        """Answer what never got to the application, such as a malformed header, as the application would."""
-        title = HTTP_STATUS_CODES[status]
-        answer = problem(HTTPStatus(status), title, message or SERVER_FAILED)
-        answer.headers.update(model_headers(self.scorer.manifest), Connection="close")
-        util.write_nonblock(client, f"HTTP/1.1 {status} {title}\r\n{answer.headers}".encode("latin-1") + answer.data)
+        return create_app(self.service)
 
     def run(self) -> None:
-        # Gunicorn has no setting for its error pages.
-        util.write_error = self.write_error
         Master(self).run()
 
 
@@ -85,7 +75,7 @@ class Master(Arbiter):
 
     def signal(self, sig: int, frame: Any) -> None:
         if sig in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            self.app.stopping[0] = 1
+            self.app.stop()
         super().signal(sig, frame)
 
     def handle_usr2(self) -> None:
@@ -93,39 +83,11 @@ class Master(Arbiter):
         self.log.warning("SIGUSR2 ignored")
 
 
-class Worker(ThreadWorker):
-    """A threaded worker that, when the server stops, answers what was sent before its clients could know.
-
-    Gunicorn's own stops accepting at once, but the socket goes on listening until the last worker has left: a request
-    sent on a new connection meanwhile would be reset.
-    """
-
-    def set_accept_enabled(self, enabled: bool) -> None:
-        if not enabled and not self.alive and self.app.stopping[0]:
-            self._linger()
-        super().set_accept_enabled(enabled)
-        if not enabled and not self.alive:
-            self._take_accepted()
-
-    def _linger(self) -> None:
-        """Go on as before, though every answer now closes its connection, until nobody is connected or LINGER ends."""
-        deadline = time.monotonic() + LINGER
-        self._cap_keepalive(deadline)
-        while self.nr_conns > 0 and (left := deadline - time.monotonic()) > 0:
-            self.notify()
-            self.wait_for_and_dispatch_events(timeout=min(left, 1.0))
-            self.murder_keepalived()
-            self.murder_pending()
-
-    def _take_accepted(self) -> None:
-        """Take the connections that the kernel has accepted for us, then stop listening."""
-        for listener in self.sockets:
-            listener.setblocking(False)
-            before = -1
-            while self.app.stopping[0] and before != self.nr_conns:
-                before = self.nr_conns
-                self.accept(listener)
-            listener.close()
+def _give_lane(arbiter: Arbiter, worker: Worker) -> None:
+    taken = {other.lane for other in arbiter.WORKERS.values()}
+    lanes = range(arbiter.app.service.metrics.lanes)
+    # More workers than lanes is workers that do not end; then two share one, and may miss a count now and then.
+    worker.lane = next((lane for lane in lanes if lane not in taken), worker.age % len(lanes))
 
 
 def _share_memory(arbiter: Arbiter) -> None:
@@ -135,4 +97,4 @@ def _share_memory(arbiter: Arbiter) -> None:
 
 
 def _forget_worker(arbiter: Arbiter, worker: Worker) -> None:
-    mark_process_dead(worker.pid)
+    arbiter.app.service.metrics.forget(worker.lane)

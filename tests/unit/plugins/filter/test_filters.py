@@ -80,7 +80,7 @@ def test_every_service_has_a_pool_for_each_slot() -> None:
             {"name": "m1", "address": "192.168.0.1", "port": 8102},
             {"name": "m2", "address": "10.0.0.2", "port": 8102},
         ],
-        "max_in_flight": 6,
+        "max_in_flight": 24,
     }
     assert [server["name"] for server in pools[2]["servers"]] == ["m1"]
 

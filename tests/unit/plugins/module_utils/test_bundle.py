@@ -95,6 +95,13 @@ def test_the_identity_is_the_digest_of_the_manifest(bundle: Path, tar: Path) -> 
         ({"model": "model.pkl"}, 'model: expected an object, found "model.pkl"'),
         ({"model": {"format": "pickle", "path": "../model.pkl"}}, 'path: expected .*, found "../model.pkl"'),
         ({"model": {"format": "pickle", "path": "other.pkl"}}, "files: other.pkl is not listed"),
+        (
+            {"model": {"format": "skops", "path": "model.pkl", "trusted": "all"}},
+            'trusted: expected a list of text, found "all"',
+        ),
+        ({"scorer": "trees"}, 'scorer: expected an object, found "trees"'),
+        ({"scorer": {"form": "../trees"}}, 'scorer: form: expected .*, found "../trees"'),
+        ({"scorer": {"form": "trees", "tried": ["trees"]}}, "scorer: tried: expected a list of forms, found"),
         ({"files": {}}, "files: contract.json is not listed"),
         ({"files": {"/etc/passwd": {}}}, 'expected a path inside the bundle, found "/etc/passwd"'),
         ({"files": {"a/../../b": {}}}, 'expected a path inside the bundle, found "a/../../b"'),
@@ -107,6 +114,13 @@ def test_the_identity_is_the_digest_of_the_manifest(bundle: Path, tar: Path) -> 
 def test_a_wrong_manifest_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(BundleError, match=f"^here: manifest.json: .*{message}"):
         parse_manifest(encoded(document(**changes)), "here")
+
+
+def test_a_manifest_tells_the_form_that_serves_or_it_is_the_model_itself() -> None:
+    tried = {"form": "trees", "equal": True, "rows": 12_240, "largest_difference": 0.0}
+    compiled = parse_manifest(encoded(document(scorer={"form": "trees", "tried": [tried]})), "here")
+    assert (compiled.scorer, compiled.tried) == ("trees", (tried,))
+    assert parse_manifest(encoded(document()), "here").scorer == "native"
 
 
 @pytest.mark.parametrize(

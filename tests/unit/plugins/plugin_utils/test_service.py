@@ -79,7 +79,7 @@ def test_blue_and_green_may_be_two_groups_of_hosts() -> None:
         ({"tumour": {"port": 8101, "environment": {"A": "b\x1b[0m"}}}, r"found '\\x1b' in it"),
         (
             {"tumour": {"port": 8101, "environment": {"A": "b", "WORKERS": 3}}},
-            "tumour.environment: expected none of BIND, .*, THREADS, WORKERS, found WORKERS",
+            "tumour.environment: expected none of ACCESS_LOG, .*, THREADS, WORKERS, found WORKERS",
         ),
         ({"tumour": {"port": 8101, "environment": {"MODEL_ENV": "/opt"}}}, "found MODEL_ENV"),
         ({"tumour": {"port": 8101, "hosts": "nobody"}}, "tumour.hosts: expected a group with hosts in it, found 'nob"),
@@ -87,6 +87,13 @@ def test_blue_and_green_may_be_two_groups_of_hosts() -> None:
         ({"tumour": {"port": 8101, "hosts": {"blue": "left"}}}, "tumour.hosts: expected a group, or the keys blue and"),
         ({"tumour": {"port": 8101, "hosts": {"blue": "left", "green": "model_hosts"}}}, "found m1 in both"),
         ({"a": {"port": 8101}, "b": {"port": 8102}}, "b.port: expected ports of its own on m1 .* found 8102, which a"),
+        ({"a": {"port": 8101, "metrics_port": 8102}}, "a.port: expected ports of its own on m1 .* found 8102"),
+        ({"a": {"port": 8101, "metrics_port": 8101}}, "expected ports of its own on m1 .* found 8101, which a has"),
+        ({"tumour": {"port": 8101, "scorer": "gpu"}}, "tumour.scorer: expected one of auto, native, found 'gpu'"),
+        ({"tumour": {"port": 8101, "access_log": "some"}}, "tumour.access_log: expected one of off, errors, all"),
+        ({"tumour": {"port": 8101, "capture_share": 10}}, "tumour.capture_share: expected a number from 0 to 1"),
+        ({"tumour": {"port": 8101, "capture_redact": "age"}}, "tumour.capture_redact: expected a list of columns"),
+        ({"tumour": {"port": 8101, "capture_redact": ["a,b"]}}, "tumour.capture_redact: expected a list of columns"),
     ],
 )
 def test_a_definition_that_cannot_be_used_is_refused(definitions: Any, message: str) -> None:
@@ -98,6 +105,32 @@ def test_a_service_may_set_variables_of_the_model_server_that_nothing_else_sets(
     definition = {"port": 8101, "environment": {"KEEP_ALIVE": 5, "GREETING": "schön"}}
     settings = parse_services({"tumour": definition}, GROUPS)["tumour"].settings("blue")
     assert (settings["KEEP_ALIVE"], settings["GREETING"]) == ("5", "schön")
+
+
+def test_what_the_model_server_is_to_do_reaches_it() -> None:
+    plain = parse_services({"tumour": {"port": 8101}}, GROUPS)["tumour"].settings("green")
+    assert not {"METRICS_BIND", "CAPTURE_SHARE"} & plain.keys()
+    definition = {
+        "port": 8101,
+        "metrics_port": 9101,
+        "scorer": "native",
+        "access_log": "all",
+        "max_rows": 10,
+        "max_wait_ms": 50,
+        "capture_share": 0.01,
+        "capture_redact": ["name", "date of birth"],
+    }
+    found = parse_services({"tumour": definition}, GROUPS)["tumour"].settings("green")
+    assert {name: found[name] for name in found if plain.get(name) != found[name]} == {
+        "METRICS_BIND": "0.0.0.0:9102",
+        "SCORER": "native",
+        "ACCESS_LOG": "all",
+        "MAX_ROWS": "10",
+        "MAX_WAIT_MS": "50",
+        "CAPTURE_SHARE": "0.01",
+        "CAPTURE_MAX_BYTES": "67108864",
+        "CAPTURE_REDACT": "name,date of birth",
+    }
 
 
 def test_what_a_service_sets_itself_is_not_its_environments_to_set() -> None:
@@ -144,6 +177,6 @@ def test_a_service_has_two_pools_with_the_addresses_of_its_hosts() -> None:
             {"name": "m1", "address": "10.0.0.1", "port": 8101},
             {"name": "m2", "address": "10.0.0.2", "port": 8101},
         ],
-        "max_in_flight": 6,
+        "max_in_flight": 24,
     }
     assert [server["port"] for server in green["servers"]] == [8102, 8102]

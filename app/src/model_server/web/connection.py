@@ -1,0 +1,478 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A client's connection: HTTP/1.1 from the bytes that arrive to the bytes that are sent.
+
+Gunicorn's own ASGI connection makes two tasks and a scope for each request, which takes four times as long as all that
+is done here, and leaves the limits of time, size and number to the application. Parsing is gunicorn's C parser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from asyncio import Transport
+from collections.abc import Callable, Mapping
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import gunicorn_h1c
+from flask import Flask
+from gunicorn_h1c import H1CProtocol
+
+from model_server.web.bridge import call_flask
+from model_server.web.failures import body_too_large, failure
+from model_server.web.protocol import Answer, Ask, Failure
+from model_server.web.service import METRICS, Endpoint, Outcome, Service, media_type
+from model_server.web.waiting import Job, Queue, Turns
+
+# The C parser has two unrelated classes of this name, and raises either.
+_PARSE_ERRORS = (gunicorn_h1c.ParseError, gunicorn_h1c._protocol.ParseError)
+
+DISCARD_SECONDS = 2.0
+"""How long a client that was refused may go on sending, so that it comes to read why: else it would meet a reset."""
+
+CROWDED_SECONDS = 2.0
+"""How long a request may take to arrive while there are as many connections as there may be."""
+
+_FOREVER = math.inf
+
+
+class Front:
+    """What the connections of a worker share. ``closing``: every answer from now on closes its connection."""
+
+    def __init__(self, service: Service, flask: Flask, loop: asyncio.AbstractEventLoop, turns: Turns) -> None:
+        settings = service.settings
+        self.service = service
+        self.flask = flask
+        self.loop = loop
+        self.connections: set[Connection] = set()
+        self.closing = False
+        self.turns = turns
+        self.scoring = Queue(loop, settings.threads, "scoring")
+        # Everything that is no route of a protocol: rare, and never in the way of predictions.
+        self.pages = Queue(loop, 1, "pages")
+        self.endpoints = {
+            (method.encode(), path.encode()): endpoint for (method, path), endpoint in service.endpoints.items()
+        }
+        self.max_wait = settings.max_wait_ms / 1000
+        self.max_body = settings.max_body_bytes
+        # A row has a value and a separator for each column at least.
+        self.row_bytes = 2 * len(service.served.scorer.contract.inputs)
+        self.when_count_changes: Callable[[], None] = lambda: None
+        self._heads: dict[tuple[int, str, bool], bytes] = {}
+        self._own_headers = "".join(f"{name}: {value}\r\n" for name, value in service.headers.items())
+        self.tick()
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.connections) >= self.service.settings.connections
+
+    def tick(self) -> None:
+        """Called every half second: end the connections whose time is over."""
+        self.date = f"Date: {formatdate(usegmt=True)}\r\nX-Request-ID: ".encode()
+        now = time.monotonic()
+        for connection in [found for found in self.connections if found.ends_at <= now]:
+            connection.time_is_over()
+        if self.is_full:
+            for connection in list(self.connections):
+                connection.hurry(now)
+
+    def head(self, status: int, content_type: str, closes: bool) -> bytes:
+        """The first lines of an answer, which are the same for every one of its kind."""
+        key = (status, content_type, closes)
+        found = self._heads.get(key)
+        if found is None:
+            phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Unknown"
+            found = (
+                f"HTTP/1.1 {status} {phrase}\r\nServer: model-server\r\n{self._own_headers}"
+                f"Content-Type: {content_type}\r\nConnection: {'close' if closes else 'keep-alive'}\r\n"
+            ).encode("latin-1")
+            # A protocol has a handful of these; one that makes them up must not fill the memory.
+            if len(self._heads) < 1000:
+                self._heads[key] = found
+        return found
+
+
+class Connection(asyncio.Protocol):
+    """``is_private``: it came by the address for metrics alone. ``ends_at`` is when what it waits for is overdue."""
+
+    __slots__ = (
+        "_arrived", "_begun", "_body", "_discards", "_endpoint", "_front", "_held", "_is_answered", "_is_new",
+        "_is_private", "_is_reading", "_is_stalled", "_job", "_left", "_parser", "_peer_is_done", "_timer",
+        "_transport", "ends_at",
+    )  # fmt: skip
+
+    def __init__(self, front: Front, is_private: bool = False) -> None:
+        self._front = front
+        self._is_private = is_private
+        self._parser = H1CProtocol(
+            on_headers_complete=self._on_headers,
+            on_body=self._on_body,
+            limit_request_line=4094,
+            limit_request_fields=100,
+            limit_request_field_size=8190,
+            # What is fed is at most what one read of the socket gives.
+            limit_remaining=0,
+        )
+        self._body: list[bytes] = []
+        # Bytes of the body that may still come.
+        self._left = front.max_body
+        self._held = b""
+        self._job: Job | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._endpoint: Endpoint | None = None
+        # No request has come yet.
+        self._is_new = True
+        # A request has begun to arrive; its answer was sent before all of it came; nothing is read any more.
+        self._is_reading = self._is_answered = self._discards = False
+        # The client does not read what is sent; it sends nothing more.
+        self._is_stalled = self._peer_is_done = False
+        # When the first byte of the request came, and when the last did.
+        self._begun = self._arrived = time.monotonic()
+        self.ends_at = self._begun + front.service.settings.read_timeout
+
+    # What asyncio tells
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport: Transport = transport
+        self._front.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._drop_job()
+        front = self._front
+        front.connections.discard(self)
+        front.when_count_changes()
+
+    def eof_received(self) -> bool:
+        self._peer_is_done = True
+        # A client may end its side and wait for the answer to what it sent.
+        return self._job is not None
+
+    def pause_writing(self) -> None:
+        self._is_stalled = True
+        self._transport.pause_reading()
+        self.ends_at = time.monotonic() + self._front.service.settings.read_timeout
+
+    def resume_writing(self) -> None:
+        self._is_stalled = False
+        self.ends_at = time.monotonic() + self._front.service.settings.keep_alive
+        self._resume()
+
+    def data_received(self, data: bytes) -> None:
+        if self._discards:
+            return
+        if self._job is not None or self._is_stalled:
+            # The next request, sent before this one was answered: let the client wait with more.
+            self._held += data
+            self._transport.pause_reading()
+            return
+        now = self._arrived = time.monotonic()
+        if not self._is_reading:
+            self._is_reading = True
+            self._begun = now
+        parser = self._parser
+        try:
+            parser.feed(data)
+            while parser.is_complete:
+                self._on_request(now)
+                if self._job is not None or self._discards:
+                    return
+                self._is_reading = False
+                tail = parser.remaining()
+                parser.reset()
+                if self._is_stalled:
+                    self._held = tail
+                    return
+                if not tail:
+                    self.ends_at = now + self._front.service.settings.keep_alive
+                    return
+                self._is_reading, self._begun = True, now
+                parser.feed(tail)
+        except _PARSE_ERRORS as error:
+            self._on_nonsense(error)
+            return
+        if not self._is_answered and not self._discards:
+            self.ends_at = self._begun + self._front.service.settings.read_timeout
+
+    # What the parser tells
+
+    def _on_headers(self) -> bool:
+        parser = self._parser
+        length = parser.content_length
+        if length is not None and length > self._left:
+            self._refuse_body()
+        elif (parser.get_header(b"expect") or b"").lower() == b"100-continue" and parser.http_version >= (1, 1):
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return False
+
+    def _on_body(self, chunk: bytes) -> None:
+        self._left -= len(chunk)
+        if self._is_answered:
+            if self._left < 0:
+                self._end_after_answer()
+        elif self._left < 0:
+            self._refuse_body()
+        else:
+            self._body.append(chunk)
+
+    def _on_request(self, now: float) -> None:
+        """All of a request is there."""
+        self._is_new = False
+        body = b"".join(self._body)
+        self._body.clear()
+        self._left = self._front.max_body
+        if self._is_answered:
+            self._is_answered = False
+            return
+        front, parser = self._front, self._parser
+        endpoint = front.endpoints.get((parser.method, parser.path))
+        path, query = "", ""
+        if endpoint is None:
+            path, query = _target(parser.path)
+            endpoint = front.endpoints.get((parser.method, path.encode()))
+        self._endpoint = endpoint
+        if endpoint is not None and not self._is_private:
+            self._on_route(endpoint, body, query, now)
+        else:
+            self._on_page(path or parser.path.decode(), query, body)
+
+    # Requests
+
+    def _on_route(self, endpoint: Endpoint, body: bytes, query: str, now: float) -> None:
+        front, service = self._front, self._front.service
+        fields = self._parser.asgi_headers
+        headers = dict(fields)
+        content_type = headers.get(b"content-type", b"")
+        if content_type == b"application/json":
+            media = "application/json"
+        else:
+            media = media_type(content_type.decode("latin-1"))
+        refused = service.refused(endpoint, media, headers)
+        if refused is not None:
+            self._send(service.failed(endpoint, refused), headers)
+            return
+        ask = Ask(body, media, query, fields)
+        if not endpoint.route.predicts:
+            self._send(service.answer(endpoint, ask), headers)
+            return
+        waited = front.turns.wait(now)
+        seconds = _timeout(headers)
+        if seconds is not None and not seconds > 0:
+            detail = "X-Request-Timeout-Ms: expected a whole number of milliseconds from 1"
+            self._send(service.failed(endpoint, failure("request", detail)), headers)
+            return
+        if service.served.scorer.cheap(len(body) // front.row_bytes + 1):
+            if waited > front.max_wait:
+                self._send(service.failed(endpoint, _busy(waited)), headers)
+            elif seconds is not None and time.monotonic() - now + waited > seconds:
+                self._send(service.failed(endpoint, _TOO_LATE), headers)
+            else:
+                self._send(service.answer(endpoint, ask), headers)
+            return
+        wait = front.scoring.wait
+        if wait > front.max_wait:
+            self._send(service.failed(endpoint, _busy(wait)), headers)
+            return
+        self._wait_for(front.scoring, lambda: service.answer(endpoint, ask), headers, seconds)
+
+    def _on_page(self, path: str, query: str, body: bytes) -> None:
+        """What is no route of a protocol goes to the Flask application, which answers anything."""
+        front, service = self._front, self._front.service
+        headers = dict(self._parser.asgi_headers)
+        method = self._parser.method.decode()
+        if path == METRICS and service.settings.metrics_bind and not self._is_private:
+            self._send(
+                service.failed(None, failure("not_found", "metrics have an address of their own"), path), headers
+            )
+            return
+        if self._is_private:
+            if path != METRICS:
+                self._send(service.failed(None, failure("not_found", "expected /metrics"), path), headers)
+                return
+        else:
+            shown = front.service.endpoints.get(("GET", path)) if method == "HEAD" else None
+            refused = service.refused(shown, "", headers)
+            if refused is not None:
+                self._send(service.failed(shown, refused, path), headers)
+                return
+        if path == METRICS:
+            # Counted in the event loop alone.
+            service.metrics.look()
+        run = call_flask(front.flask, method, path, query, headers, body)
+        self._wait_for(front.pages, run, headers, None)
+
+    def _wait_for(
+        self, queue: Queue, run: Callable[[], Outcome], headers: Mapping[bytes, bytes], seconds: float | None
+    ) -> None:
+        front = self._front
+        job = Job(run, lambda outcome: self._on_outcome(outcome, headers), None)
+        self._job = job
+        self.ends_at = _FOREVER
+        if seconds is not None:
+            job.deadline = self._begun + seconds
+            self._timer = front.loop.call_at(job.deadline, self._on_deadline, headers)
+        metrics = front.service.metrics
+        metrics.in_flight(1)
+        queue.put(job)
+        metrics.queued(front.scoring.depth)
+
+    def _on_outcome(self, outcome: Outcome, headers: Mapping[bytes, bytes]) -> None:
+        self._drop_job()
+        self._send(outcome, headers)
+        self._go_on()
+
+    def _on_deadline(self, headers: Mapping[bytes, bytes]) -> None:
+        self._drop_job()
+        self._send(self._front.service.failed(self._endpoint, _TOO_LATE), headers)
+        self._go_on()
+
+    def _drop_job(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._job is not None:
+            self._job.cancelled = True
+            self._job = None
+            metrics = self._front.service.metrics
+            metrics.in_flight(-1)
+            metrics.queued(self._front.scoring.depth)
+
+    def _go_on(self) -> None:
+        """After an answer that was waited for: take what was sent meanwhile."""
+        if self._discards or self._transport.is_closing():
+            return
+        if self._peer_is_done:
+            self._transport.close()
+            return
+        self._is_reading = False
+        self._held = self._parser.remaining() + self._held
+        self._parser.reset()
+        if not self._is_stalled:
+            self.ends_at = time.monotonic() + self._front.service.settings.keep_alive
+            self._resume()
+
+    def _resume(self) -> None:
+        self._transport.resume_reading()
+        if self._held:
+            held, self._held = self._held, b""
+            self.data_received(held)
+
+    # Answers
+
+    def _send(self, outcome: Outcome, headers: Mapping[bytes, bytes], closes: bool = False) -> None:
+        front, parser = self._front, self._parser
+        answer = outcome.answer
+        closes = closes or front.closing or self._peer_is_done or not parser.should_keep_alive
+        request_id = front.service.request_id(headers.get(b"x-request-id"))
+        self._write(answer, request_id, closes)
+        number = self._endpoint.number if self._endpoint else outcome.number
+        seconds = time.monotonic() - self._arrived
+        front.service.record(number, outcome, seconds, request_id, parser.method, parser.path, headers)
+        if closes:
+            self._end_after_answer()
+
+    def _write(self, answer: Answer, request_id: bytes, closes: bool) -> None:
+        front = self._front
+        body = answer.body
+        own = b"".join([f"\r\n{name}: {value}".encode("latin-1") for name, value in answer.headers])
+        head = front.head(answer.status, answer.content_type, closes)
+        shown = b"" if self._parser.method == b"HEAD" else body
+        self._transport.write(
+            b"%b%b%b%b\r\nContent-Length: %d\r\n\r\n%b" % (head, front.date, request_id, own, len(body), shown)
+        )
+
+    def _end_after_answer(self) -> None:
+        """Close the connection. A client that is still sending may do so for a while, for it is to read the answer."""
+        self._discards = True
+        if self._parser.is_complete or self._peer_is_done:
+            self._transport.close()
+        elif not self._transport.is_closing():
+            self._transport.write_eof()
+            self.ends_at = time.monotonic() + DISCARD_SECONDS
+
+    def _refuse_body(self) -> None:
+        """Answer at once, and read on to the end of the body if it is near: the connection can go on then."""
+        parser = self._parser
+        self._body.clear()
+        self._left = max(self._front.max_body, 65_536)
+        too_far = parser.content_length is not None and parser.content_length > self._left
+        path, _query = _target(parser.path)
+        self._endpoint = self._front.endpoints.get((parser.method, path.encode()))
+        outcome = self._front.service.failed(self._endpoint, body_too_large(self._front.max_body), path)
+        self._is_answered = True
+        self.ends_at = time.monotonic() + DISCARD_SECONDS
+        self._send(outcome, dict(parser.asgi_headers), too_far or parser.get_header(b"expect") is not None)
+
+    def _on_nonsense(self, error: Exception) -> None:
+        """What arrived is no HTTP/1.1."""
+        if self._is_answered:
+            self._end_after_answer()
+            return
+        detail = str(error)
+        if isinstance(error, gunicorn_h1c.LimitRequestLine):
+            found = failure("target", detail)
+        elif isinstance(error, gunicorn_h1c.LimitRequestHeaders):
+            found = failure("headers", detail)
+        elif detail.startswith("Unsupported Transfer-Encoding"):
+            found = failure("coding", "transfer coding: expected chunked alone")
+        else:
+            found = failure("request", f"no request of HTTP/1.1: {detail}")
+        self._end_with(found)
+
+    def _end_with(self, found: Failure) -> None:
+        self._endpoint = None
+        self._send(self._front.service.failed(None, found), {}, closes=True)
+
+    # Time
+
+    def time_is_over(self) -> None:
+        """What was waited for did not come."""
+        if self._discards or self._is_stalled or self._is_answered:
+            self._transport.abort()
+        elif self._is_reading:
+            seconds = self._front.service.settings.read_timeout
+            self._end_with(failure("slow", f"expected the whole request within {seconds} s"))
+        else:
+            self._transport.close()
+
+    def hurry(self, now: float) -> None:
+        """There are as many connections as there may be: make room if this one only began to send something."""
+        if self._job is None and (self._is_reading or self._is_new) and now - self._begun > CROWDED_SECONDS:
+            self.time_is_over()
+
+    def close_if_idle(self, opened_before: float) -> None:
+        """Close the connection if nothing has arrived, and a first request is not to be expected any more either."""
+        is_idle = self._job is None and not self._is_reading and not self._is_stalled and not self._discards
+        if is_idle and (not self._is_new or self._begun < opened_before):
+            self._transport.close()
+
+
+def _target(target: bytes) -> tuple[str, str]:
+    """Path, decoded, and query of a request's target, which may be a whole URL."""
+    text = target.decode("latin-1")
+    if not text.startswith("/") and "://" in text:
+        _scheme, _colon, rest = text.partition("://")
+        _host, slash, rest = rest.partition("/")
+        text = slash + rest
+    path, _mark, query = text.partition("?")
+    return unquote_to_bytes(path.encode("latin-1")).decode("utf-8", "replace"), query
+
+
+def _timeout(headers: Mapping[bytes, bytes]) -> float | None:
+    """The seconds that the client waits for an answer at most, if it says so; 0 for what is no time."""
+    text = headers.get(b"x-request-timeout-ms")
+    if text is None:
+        return None
+    return int(text) / 1000 if text.isdigit() and len(text) <= 9 else 0.0
+
+
+def _busy(wait: float) -> Failure:
+    seconds = max(1, math.ceil(wait))
+    return failure("busy", f"the server is busy: try again in {seconds} s", retry_after=seconds)
+
+
+_TOO_LATE = failure("deadline", "there was no answer within X-Request-Timeout-Ms")

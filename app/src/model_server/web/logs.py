@@ -1,0 +1,51 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The log: one JSON object a line, on standard output."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from gunicorn.glogging import Logger
+
+LOG = logging.getLogger("model_server")
+"""What the server logs itself. ``extra={"fields": {...}}`` adds members to the line."""
+
+
+class JsonFormatter(logging.Formatter):
+    """``time`` (UTC), ``level``, ``event``, ``pid``; ``error`` is the traceback where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            "pid": record.process,
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info and record.exc_info[0]:
+            line["error"] = "".join(traceback.format_exception(*record.exc_info))
+        return msgspec.json.encode(line).decode()
+
+
+def log_as_json() -> logging.Handler:
+    """Send what the server logs to standard output."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter())
+    LOG.handlers, LOG.propagate = [handler], False
+    LOG.setLevel(logging.INFO)
+    return handler
+
+
+class GunicornLogger(Logger):
+    """Gunicorn's own messages, as lines of the same log."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.handlers = [log_as_json()]

@@ -1,0 +1,98 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where work waits that would hold up the event loop: the model's own code, and large requests."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+from selectors import DefaultSelector, SelectorKey
+from threading import Thread
+
+from model_server.web.service import Outcome
+
+_ASLEEP = 0.0005
+"""The seconds from which on the loop is taken to have had nothing to do."""
+
+
+class Job:
+    """Something to be answered. ``done`` is called with the outcome in the event loop, unless ``cancelled`` by then."""
+
+    __slots__ = ("cancelled", "deadline", "done", "run")
+
+    def __init__(self, run: Callable[[], Outcome], done: Callable[[Outcome], None], deadline: float | None) -> None:
+        self.run = run
+        self.done = done
+        self.deadline = deadline
+        self.cancelled = False
+
+
+class Queue:
+    """Jobs for ``threads`` threads, in order. All of it is called in the event loop but ``_work``."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, threads: int, name: str) -> None:
+        self._loop = loop
+        self._threads = threads
+        self._jobs: SimpleQueue[Job] = SimpleQueue()
+        self.depth = 0
+        self._mean = 0.0
+        for number in range(threads):
+            Thread(target=self._work, name=f"{name}-{number}", daemon=True).start()
+
+    @property
+    def wait(self) -> float:
+        """About how many seconds a job that is put in now waits before it begins."""
+        return self.depth * self._mean / self._threads
+
+    def put(self, job: Job) -> None:
+        self.depth += 1
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        while True:
+            job = self._jobs.get()
+            begun = time.monotonic()
+            outcome = None
+            # Nobody waits for the answer of a job whose deadline is past: that was told them when it passed.
+            if not job.cancelled and (job.deadline is None or begun < job.deadline):
+                outcome = job.run()
+            # The loop is closed once the worker has given up waiting.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._finish, job, outcome, time.monotonic() - begun)
+
+    def _finish(self, job: Job, outcome: Outcome | None, seconds: float) -> None:
+        self.depth -= 1
+        if outcome is None:
+            return
+        self._mean = seconds if not self._mean else self._mean + (seconds - self._mean) / 8
+        if not job.cancelled:
+            job.done(outcome)
+
+
+class Turns(DefaultSelector):
+    """An event loop's selector that knows how long requests wait: those that came together are answered in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._woke = time.monotonic()
+        self._length = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
+        slept = time.monotonic()
+        found = super().select(timeout)
+        woke = time.monotonic()
+        # What came while the loop slept has not waited at all.
+        self._length = slept - self._woke if woke - slept < _ASLEEP else 0.0
+        self._woke = woke
+        return found
+
+    def wait(self, now: float) -> float:
+        """At most how many seconds the request that is looked at ``now`` has waited already.
+
+        It came while those before it in this turn of the loop were answered, or during the turn before.
+        """
+        return now - self._woke + self._length

@@ -1,0 +1,160 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whatever is sent, a real server answers in time, in the protocol's own shape, and never for a fault of its own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+SECRET = "of-the-client"
+"""Is in every text that is sent as a value, and in no answer that refuses it."""
+
+EXAMPLES = 150
+
+row = [0.1, 6.0, 3, True, "Bonn", "low", None]
+names = ["width", "height", "count", "smoker", "city", "grade", "weight"]
+datatypes = ["FP64", "FP32", "INT64", "BOOL", "BYTES", "BYTES", "FP64"]
+record = dict(zip(names, row, strict=True))
+
+RIGHT: dict[str, list[Any]] = {
+    "/predict": [{"instances": [row, row]}, {"instances": [record], "probabilities": True}],
+    "/v2/models/mixed/infer": [
+        {
+            "id": "1",
+            "inputs": [
+                {"name": name, "shape": [1], "datatype": datatype, "data": [value]}
+                for name, datatype, value in zip(names, datatypes, row, strict=True)
+            ],
+            "outputs": [{"name": "predictions", "parameters": {"binary_data": True}}],
+        },
+        {"inputs": [{"name": "all", "shape": [1, 7], "datatype": "FP64", "data": [[1, 2, 3, 4, 5, 6, 7]]}]},
+    ],
+    "/invocations": [
+        {"dataframe_split": {"columns": names, "data": [row, row], "index": [0, 1]}},
+        {"dataframe_records": [record]},
+        {"instances": [row]},
+        {"inputs": {name: [value] for name, value in record.items()}, "params": {}},
+    ],
+}
+
+SHAPES = {
+    "/predict": {"type", "title", "status", "detail"},
+    "/v2/models/mixed/infer": {"error"},
+    "/invocations": {"error_code", "message"},
+}
+"""The members that an error has, at least."""
+
+secrets = st.text(max_size=5).map(lambda text: SECRET + text)
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.integers(-(2**70), 2**70) | st.floats() | secrets | st.just(10**400)
+)
+anything = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+)
+
+
+def places(document: Any) -> list[tuple[Any, ...]]:
+    """The path of every value in a document."""
+    found: list[tuple[Any, ...]] = [()]
+    if isinstance(document, (dict, list)):
+        keys = document if isinstance(document, dict) else range(len(document))
+        found += [(key, *rest) for key in keys for rest in places(document[key])]
+    return found
+
+
+@st.composite
+def almost_right(draw: st.DrawFn, path: str) -> bytes:
+    """A right body with some values replaced or left out."""
+    document = json.loads(json.dumps(draw(st.sampled_from(RIGHT[path]))))
+    for _change in range(draw(st.integers(0, 3))):
+        where = draw(st.sampled_from(places(document)))
+        if not where:
+            document = draw(anything)
+            continue
+        inner = document
+        for key in where[:-1]:
+            inner = inner[key]
+        if draw(st.booleans()):
+            inner[where[-1]] = draw(anything)
+        else:
+            del inner[where[-1]]
+    return json.dumps(document).encode()
+
+
+@st.composite
+def broken(draw: st.DrawFn, path: str) -> bytes:
+    """A body with a part cut out of it, or with bytes put in."""
+    body = draw(almost_right(path))
+    start, end = sorted(draw(st.tuples(st.integers(0, len(body)), st.integers(0, len(body)))))
+    return body[:start] + draw(st.binary(max_size=8)) + body[end:]
+
+
+csv = st.lists(st.lists(scalars.map(str) | st.sampled_from(names), max_size=8).map(",".join), max_size=4).map("\n".join)
+right_csv = ",".join(names) + "\n0.1,6.0,3,True,Bonn,low,\n"
+line = st.tuples(*[scalars.map(str) | st.just(str(value)) for value in row]).map(",".join)
+almost_right_csv = line.map(lambda text: right_csv + text)
+
+
+def bodies(path: str) -> st.SearchStrategy[tuple[bytes, dict[str, str]]]:
+    of_json = almost_right(path) | broken(path) | anything.map(lambda value: json.dumps(value).encode()) | st.binary()
+    kinds = {"Content-Type": "application/json"}
+    found = of_json.map(lambda body: (body, kinds))
+    if path == "/invocations":
+        text = (csv | almost_right_csv).map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary()
+        found |= text.map(lambda body: (body, {"Content-Type": "text/csv"}))
+    if path == "/v2/models/mixed/infer":
+        length = st.integers(-2, 400).map(str) | st.sampled_from(["", "x", "9" * 30])
+        found |= st.tuples(of_json, st.binary(max_size=40), length).map(
+            lambda parts: (parts[0] + parts[1], {"Inference-Header-Content-Length": parts[2]})
+        )
+    return found
+
+
+@pytest.mark.parametrize("path", list(RIGHT))
+def test_any_body_is_answered_by_its_protocol(
+    path: str, start: Callable[..., Any], bundle_of: Callable[..., Path], mixed_classifier: Any, mixed: Any
+) -> None:
+    server = start(bundle_of(mixed_classifier, mixed, version="3"), MODEL_SERVICE="mixed", WORKERS="1")
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    answered = set()
+
+    def ask(body: bytes, headers: dict[str, str]) -> tuple[int, str | None, bytes]:
+        connection.request("POST", path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.getheader("Content-Type"), answer.read()
+
+    with closing(connection):
+        for document in RIGHT[path]:
+            status, _kind, content = ask(json.dumps(document).encode(), {"Content-Type": "application/json"})
+            # Seven numbers are no row of this model's, but a tensor as it should be.
+            assert status == (400 if "all" in json.dumps(document) else 200), content
+
+        @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @given(asked=bodies(path))
+        def check(asked: tuple[bytes, dict[str, str]]) -> None:
+            status, kind, content = ask(*asked)
+            answered.add(status)
+            assert status < 500, content
+            if status == 200:
+                return
+            assert kind == ("application/problem+json" if path == "/predict" else "application/json")
+            assert json.loads(content).keys() >= SHAPES[path], content
+            assert SECRET.encode() not in content
+            assert b"Traceback" not in content
+
+        check()
+        assert {200, 400} <= answered
+        assert server.ready() == 200
+    log = server.log.read_text()
+    assert "Traceback" not in log
+    assert SECRET not in log

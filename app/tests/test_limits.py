@@ -1,0 +1,229 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the server does with clients that are slow, many, half gone or ask for too much: bytes on a socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Start = Callable[..., Any]
+
+
+def request(body: bytes = b'{"instances":[[0.0]]}', *fields: str, path: str = "/predict") -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, *fields, "", ""]).encode() + body
+
+
+def seconds(count: float) -> bytes:
+    return json.dumps({"instances": [[count]]}).encode()
+
+
+def connect(server: Any) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=20)
+
+
+def answer_on(connection: socket.socket) -> tuple[int, dict[str, str], Any]:
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    return answer.status, {name.lower(): value for name, value in answer.headers.items()}, json.loads(answer.read())
+
+
+def ask(server: Any, *sent: bytes) -> tuple[int, dict[str, str], Any]:
+    with connect(server) as connection:
+        for piece in sent:
+            connection.sendall(piece)
+        return answer_on(connection)
+
+
+def test_a_request_may_come_in_pieces_and_several_at_once(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle)
+    with connect(server) as connection:
+        for byte in request():
+            connection.sendall(bytes([byte]))
+        assert answer_on(connection)[2] == {"predictions": [0.0]}
+        connection.sendall(b"".join(request(seconds(count)) for count in (0.2, 0.0, 0.1)))
+        received = b""
+        while received.count(b"predictions") < 3:
+            received += connection.recv(10_000)
+    found = [
+        json.loads(part.partition(b"\r\n\r\n")[2])["predictions"] for part in received.split(b"HTTP/1.1 200 OK")[1:]
+    ]
+    assert found == [[0.2], [0.0], [0.1]]
+
+
+def test_a_client_that_ends_its_side_gets_its_answer(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle)
+    with connect(server) as connection:
+        connection.sendall(request(seconds(0.3)))
+        connection.shutdown(socket.SHUT_WR)
+        status, headers, found = answer_on(connection)
+        assert (status, headers["connection"], found) == (200, "close", {"predictions": [0.3]})
+        assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize("begun", [b"POST /predict HT", request()[:-3]])
+def test_a_request_that_does_not_arrive_in_time_is_refused(start: Start, slow_bundle: Path, begun: bytes) -> None:
+    server = start(slow_bundle, READ_TIMEOUT="1")
+    with connect(server) as connection:
+        connection.sendall(begun)
+        for _second in range(2):
+            time.sleep(0.3)
+            # Not idle, and yet too slow.
+            connection.sendall(b"T" if begun.endswith(b"H") else b"0")
+        status, headers, found = answer_on(connection)
+    assert (status, headers["connection"]) == (408, "close")
+    assert found["detail"] == "expected the whole request within 1 s"
+
+
+def test_slow_and_silent_clients_do_not_take_the_places_of_others(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle, WORKERS="1", CONNECTIONS="20")
+    slow = [connect(server) for _client in range(40)]
+    for number, connection in enumerate(slow):
+        if number % 2:
+            connection.sendall(b"POST /predict HTTP/1.1\r\nX-Slow: ")
+    begun = time.monotonic()
+    assert ask(server, request())[0] == 200
+    assert time.monotonic() - begun < 15
+    for connection in slow:
+        connection.close()
+
+
+def test_connections_beyond_the_limit_wait_for_a_place(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle, WORKERS="1", CONNECTIONS="4", KEEP_ALIVE="1")
+    idle = [connect(server) for _client in range(4)]
+    for connection in idle:
+        connection.sendall(request())
+        assert answer_on(connection)[0] == 200
+    with connect(server) as waiting:
+        waiting.sendall(request())
+        waiting.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            waiting.recv(1)
+        idle[0].close()
+        waiting.settimeout(10)
+        assert answer_on(waiting)[0] == 200
+    for connection in idle:
+        connection.close()
+
+
+def test_an_idle_connection_is_closed_after_its_time(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle, KEEP_ALIVE="1")
+    with connect(server) as connection:
+        connection.sendall(request())
+        assert answer_on(connection)[0] == 200
+        begun = time.monotonic()
+        assert connection.recv(1) == b""
+        assert 0.5 < time.monotonic() - begun < 5
+
+
+def test_a_client_that_reads_nothing_does_not_hold_up_others(start: Start, bundle: Path) -> None:
+    server = start(bundle, WORKERS="1", MODEL_SERVICE="size", READ_TIMEOUT="1")
+    rows = json.dumps({"instances": [[0.5, 8.0]] * 20_000, "probabilities": True}).encode()
+    with connect(server) as deaf, ThreadPoolExecutor(1) as background:
+        sending = background.submit(deaf.sendall, request(rows) * 200)
+        time.sleep(1)
+        with connect(server) as connection:
+            connection.sendall(request(b'{"instances":[[0.5,8.0]]}'))
+            assert answer_on(connection)[0] == 200
+        # Its time ends, and with it the connection.
+        assert isinstance(sending.exception(20), ConnectionError)
+
+
+def test_health_is_answered_while_the_model_is_busy(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle, WORKERS="1")
+    with ThreadPoolExecutor(1) as background:
+        slow = background.submit(ask, server, request(seconds(1.5)))
+        time.sleep(0.2)
+        begun = time.monotonic()
+        assert server.ready() == 200
+        assert time.monotonic() - begun < 1
+        assert slow.result()[0] == 200
+
+
+def test_more_than_can_be_answered_soon_is_refused_at_once(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle, WORKERS="1", MAX_WAIT_MS="500")
+    assert ask(server, request(seconds(0.4)))[0] == 200
+    with ThreadPoolExecutor(12) as clients:
+        found = list(clients.map(lambda _client: ask(server, request(seconds(0.4))), range(12)))
+    statuses = [status for status, _headers, _found in found]
+    assert set(statuses) == {200, 429}
+    # One runs and as many wait as half a second has room for.
+    assert 2 <= statuses.count(200) <= 4
+    headers, problem = next((headers, found) for status, headers, found in found if status == 429)
+    assert headers["retry-after"] == str(problem["retry_after"])
+    assert problem["detail"] == f"the server is busy: try again in {problem['retry_after']} s"
+
+
+def test_a_deadline_is_kept_and_what_is_too_late_is_not_scored(start: Start, slow_bundle: Path, tmp_path: Path) -> None:
+    server = start(slow_bundle, WORKERS="1", MAX_WAIT_MS="60000")
+    with ThreadPoolExecutor(2) as clients, connect(server) as connection:
+        running = clients.submit(ask, server, request(seconds(1.0)))
+        time.sleep(0.2)
+        begun = time.monotonic()
+        connection.sendall(request(seconds(0.9), "X-Request-Timeout-Ms: 300"))
+        status, _headers, problem = answer_on(connection)
+        assert 0.25 < time.monotonic() - begun < 0.75
+        assert (status, problem["detail"]) == (504, "there was no answer within X-Request-Timeout-Ms")
+        # The connection goes on, and the model has not been asked for what nobody waits for.
+        connection.sendall(request(seconds(0.0), "X-Request-Timeout-Ms: 5000"))
+        assert answer_on(connection)[0] == 200
+        assert time.monotonic() - begun < 1.6
+        assert running.result()[0] == 200
+
+
+def test_a_deadline_that_is_none_is_refused(start: Start, slow_bundle: Path) -> None:
+    status, _headers, problem = ask(start(slow_bundle), request(seconds(0), "X-Request-Timeout-Ms: soon"))
+    assert (status, problem["detail"]) == (400, "X-Request-Timeout-Ms: expected a whole number of milliseconds from 1")
+
+
+def test_too_many_rows_are_refused(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle, MAX_ROWS="2")
+    body = b'{"instances":[[0.0],[0.0]]}'
+    assert ask(server, request(body))[0] == 200
+    status, _headers, problem = ask(server, request(body.replace(b"]]", b"],[0.0]]")))
+    assert (status, problem["detail"]) == (413, "expected at most 2 rows, found 3")
+
+
+def test_a_body_is_asked_for_only_if_it_may_come(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle, MAX_BODY_BYTES="100")
+    with connect(server) as connection:
+        head, _blank, body = request(seconds(0), "Expect: 100-continue").partition(b"\r\n\r\n")
+        connection.sendall(head + b"\r\n\r\n")
+        assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(body)
+        assert answer_on(connection)[0] == 200
+        connection.sendall(request(b" " * 200, "Expect: 100-continue").partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+        assert answer_on(connection)[0] == 413
+        assert connection.recv(1) == b""
+
+
+def test_a_target_may_be_a_whole_url_and_have_a_query(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle)
+    for path in ("/predict?now", "http://model/predict", "/%70redict"):
+        assert ask(server, request(path=path))[0] == 200
+    assert ask(server, request(path="/predict/"))[0] == 404
+
+
+def test_head_has_the_length_and_no_body(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle)
+    with connect(server) as connection:
+        connection.sendall(
+            b"HEAD /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\nGET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+        )
+        received = b""
+        while not received.endswith(b"}"):
+            received += connection.recv(1000)
+    head, get = received.split(b"HTTP/1.1 200 OK")[1:]
+    assert head.endswith(b"\r\n\r\n")
+    length = len(get.partition(b"\r\n\r\n")[2])
+    assert f"Content-Length: {length}\r\n".encode() in head

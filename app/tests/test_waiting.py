@@ -1,0 +1,91 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from model_server.web.lanes import Lanes
+from model_server.web.protocol import Answer
+from model_server.web.service import Outcome
+from model_server.web.waiting import Job, Queue, Turns
+
+
+def run(work: Coroutine[Any, Any, Any], turns: Turns | None = None) -> Any:
+    loop = asyncio.SelectorEventLoop(turns or Turns())
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.close()
+
+
+def test_what_comes_while_the_loop_is_busy_has_waited_and_what_comes_later_has_not() -> None:
+    turns = Turns()
+
+    async def work() -> list[float]:
+        found = []
+        await asyncio.sleep(0.01)
+        found.append(turns.wait(time.monotonic()))
+        time.sleep(0.05)
+        found.append(turns.wait(time.monotonic()))
+        await asyncio.sleep(0)
+        # The turn before took this long, and it may have come at its beginning.
+        found.append(turns.wait(time.monotonic()))
+        await asyncio.sleep(0.01)
+        found.append(turns.wait(time.monotonic()))
+        return found
+
+    idle, busy, after, later = run(work(), turns)
+    assert idle < 0.01
+    assert busy >= 0.05
+    assert after >= 0.05
+    assert later < 0.01
+
+
+def test_a_queue_tells_how_long_it_is_and_scores_nothing_that_nobody_waits_for() -> None:
+    ran: list[str] = []
+    done: list[int] = []
+
+    def job(name: str, seconds: float, deadline: float | None = None) -> Job:
+        def work() -> Outcome:
+            ran.append(name)
+            time.sleep(seconds)
+            return Outcome(Answer(200, b""))
+
+        return Job(work, lambda outcome: done.append(outcome.answer.status), deadline)
+
+    async def work() -> tuple[float, float]:
+        queue = Queue(asyncio.get_running_loop(), 1, "test")
+        queue.put(job("first", 0.1))
+        while queue.depth:
+            await asyncio.sleep(0.01)
+        empty = queue.wait
+        cancelled = job("cancelled", 0)
+        for waiting in (job("second", 0.1), cancelled, job("late", 0, time.monotonic() + 0.05)):
+            queue.put(waiting)
+        cancelled.cancelled = True
+        full = queue.wait
+        while queue.depth:
+            await asyncio.sleep(0.01)
+        return empty, full
+
+    empty, full = run(work())
+    assert empty == 0
+    assert full == pytest.approx(0.3, rel=0.5)
+    assert ran == ["first", "second"]
+    assert done == [200, 200]
+
+
+def test_lanes_add_up_and_stay() -> None:
+    lanes = Lanes(3, 4)
+    for lane in range(3):
+        lanes.cells(lane)[1] += lane + 1
+        lanes.array(lane)[2:] += 10
+    assert lanes.total() == [0, 6, 30, 30]
+    # Of a worker that comes later.
+    assert list(lanes.cells(2)) == [0, 3, 10, 10]
