@@ -4,7 +4,7 @@
 """A client's connection: HTTP/1.1 from the bytes that arrive to the bytes that are sent.
 
 Gunicorn's own ASGI connection makes two tasks and a scope for each request, which takes four times as long as all that
-is done here, and leaves the limits of time, size and number to the application. Parsing is gunicorn's C parser.
+is done here, and leaves the limits of time, size and number to the application.
 """
 
 from __future__ import annotations
@@ -19,18 +19,14 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import gunicorn_h1c
 from flask import Flask
-from gunicorn_h1c import H1CProtocol
 
 from model_server.web.bridge import call_flask
 from model_server.web.failures import body_too_large, failure
+from model_server.web.parser import ParseError, Parser
 from model_server.web.protocol import Answer, Ask, Failure
 from model_server.web.service import METRICS, Endpoint, Outcome, Service, media_type
 from model_server.web.waiting import Job, Queue, Turns
-
-# The C parser has two unrelated classes of this name, and raises either.
-_PARSE_ERRORS = (gunicorn_h1c.ParseError, gunicorn_h1c._protocol.ParseError)
 
 DISCARD_SECONDS = 2.0
 """How long a client that was refused may go on sending, so that it comes to read why: else it would meet a reset."""
@@ -109,15 +105,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, front: Front, is_private: bool = False) -> None:
         self._front = front
         self._is_private = is_private
-        self._parser = H1CProtocol(
-            on_headers_complete=self._on_headers,
-            on_body=self._on_body,
-            limit_request_line=4094,
-            limit_request_fields=100,
-            limit_request_field_size=8190,
-            # What is fed is at most what one read of the socket gives.
-            limit_remaining=0,
-        )
+        self._parser = Parser(self._on_headers, self._on_body)
         self._body: list[bytes] = []
         # Bytes of the body that may still come.
         self._left = front.max_body
@@ -176,23 +164,20 @@ class Connection(asyncio.Protocol):
             self._begun = now
         parser = self._parser
         try:
-            parser.feed(data)
-            while parser.is_complete:
+            if data:
+                parser.feed(data)
+            while parser.message.is_complete:
                 self._on_request(now)
                 if self._job is not None or self._discards:
                     return
-                self._is_reading = False
-                tail = parser.remaining()
-                parser.reset()
+                self._is_reading = parser.next()
                 if self._is_stalled:
-                    self._held = tail
                     return
-                if not tail:
+                if not self._is_reading:
                     self.ends_at = now + self._front.service.settings.keep_alive
                     return
-                self._is_reading, self._begun = True, now
-                parser.feed(tail)
-        except _PARSE_ERRORS as error:
+                self._begun = now
+        except ParseError as error:
             self._on_nonsense(error)
             return
         if not self._is_answered and not self._discards:
@@ -200,14 +185,12 @@ class Connection(asyncio.Protocol):
 
     # What the parser tells
 
-    def _on_headers(self) -> bool:
-        parser = self._parser
-        length = parser.content_length
-        if length is not None and length > self._left:
+    def _on_headers(self) -> None:
+        message = self._parser.message
+        if message.content_length is not None and message.content_length > self._left:
             self._refuse_body()
-        elif (parser.get_header(b"expect") or b"").lower() == b"100-continue" and parser.http_version >= (1, 1):
+        elif message.version == "1.1" and dict(message.fields).get(b"expect", b"").lower() == b"100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return False
 
     def _on_body(self, chunk: bytes) -> None:
         self._left -= len(chunk)
@@ -228,23 +211,23 @@ class Connection(asyncio.Protocol):
         if self._is_answered:
             self._is_answered = False
             return
-        front, parser = self._front, self._parser
-        endpoint = front.endpoints.get((parser.method, parser.path))
+        front, message = self._front, self._parser.message
+        endpoint = front.endpoints.get((message.method, message.target))
         path, query = "", ""
         if endpoint is None:
-            path, query = _target(parser.path)
-            endpoint = front.endpoints.get((parser.method, path.encode()))
+            path, query = _target(message.target)
+            endpoint = front.endpoints.get((message.method, path.encode()))
         self._endpoint = endpoint
         if endpoint is not None and not self._is_private:
             self._on_route(endpoint, body, query, now)
         else:
-            self._on_page(path or parser.path.decode(), query, body)
+            self._on_page(path or message.target.decode(), query, body)
 
     # Requests
 
     def _on_route(self, endpoint: Endpoint, body: bytes, query: str, now: float) -> None:
         front, service = self._front, self._front.service
-        fields = self._parser.asgi_headers
+        fields = self._parser.message.fields
         headers = dict(fields)
         content_type = headers.get(b"content-type", b"")
         if content_type == b"application/json":
@@ -282,8 +265,9 @@ class Connection(asyncio.Protocol):
     def _on_page(self, path: str, query: str, body: bytes) -> None:
         """What is no route of a protocol goes to the Flask application, which answers anything."""
         front, service = self._front, self._front.service
-        headers = dict(self._parser.asgi_headers)
-        method = self._parser.method.decode()
+        message = self._parser.message
+        headers = dict(message.fields)
+        method = message.method.decode()
         if path == METRICS and service.settings.metrics_bind and not self._is_private:
             self._send(
                 service.failed(None, failure("not_found", "metrics have an address of their own"), path), headers
@@ -348,30 +332,32 @@ class Connection(asyncio.Protocol):
         if self._peer_is_done:
             self._transport.close()
             return
-        self._is_reading = False
-        self._held = self._parser.remaining() + self._held
-        self._parser.reset()
+        try:
+            self._is_reading = self._parser.next()
+        except ParseError as error:
+            self._on_nonsense(error)
+            return
         if not self._is_stalled:
             self.ends_at = time.monotonic() + self._front.service.settings.keep_alive
             self._resume()
 
     def _resume(self) -> None:
         self._transport.resume_reading()
-        if self._held:
+        if self._held or self._parser.message.is_complete:
             held, self._held = self._held, b""
             self.data_received(held)
 
     # Answers
 
     def _send(self, outcome: Outcome, headers: Mapping[bytes, bytes], closes: bool = False) -> None:
-        front, parser = self._front, self._parser
+        front, message = self._front, self._parser.message
         answer = outcome.answer
-        closes = closes or front.closing or self._peer_is_done or not parser.should_keep_alive
+        closes = closes or front.closing or self._peer_is_done or not message.keeps_alive
         request_id = front.service.request_id(headers.get(b"x-request-id"))
         self._write(answer, request_id, closes)
         number = self._endpoint.number if self._endpoint else outcome.number
         seconds = time.monotonic() - self._arrived
-        front.service.record(number, outcome, seconds, request_id, parser.method, parser.path, headers)
+        front.service.record(number, outcome, seconds, request_id, message.method, message.target, headers)
         if closes:
             self._end_after_answer()
 
@@ -380,7 +366,7 @@ class Connection(asyncio.Protocol):
         body = answer.body
         own = b"".join([f"\r\n{name}: {value}".encode("latin-1") for name, value in answer.headers])
         head = front.head(answer.status, answer.content_type, closes)
-        shown = b"" if self._parser.method == b"HEAD" else body
+        shown = b"" if self._parser.message.method == b"HEAD" else body
         self._transport.write(
             b"%b%b%b%b\r\nContent-Length: %d\r\n\r\n%b" % (head, front.date, request_id, own, len(body), shown)
         )
@@ -388,7 +374,7 @@ class Connection(asyncio.Protocol):
     def _end_after_answer(self) -> None:
         """Close the connection. A client that is still sending may do so for a while, for it is to read the answer."""
         self._discards = True
-        if self._parser.is_complete or self._peer_is_done:
+        if self._parser.message.is_complete or self._peer_is_done:
             self._transport.close()
         elif not self._transport.is_closing():
             self._transport.write_eof()
@@ -396,32 +382,25 @@ class Connection(asyncio.Protocol):
 
     def _refuse_body(self) -> None:
         """Answer at once, and read on to the end of the body if it is near: the connection can go on then."""
-        parser = self._parser
+        message = self._parser.message
         self._body.clear()
         self._left = max(self._front.max_body, 65_536)
-        too_far = parser.content_length is not None and parser.content_length > self._left
-        path, _query = _target(parser.path)
-        self._endpoint = self._front.endpoints.get((parser.method, path.encode()))
+        too_far = message.content_length is not None and message.content_length > self._left
+        path, _query = _target(message.target)
+        self._endpoint = self._front.endpoints.get((message.method, path.encode()))
         outcome = self._front.service.failed(self._endpoint, body_too_large(self._front.max_body), path)
         self._is_answered = True
         self.ends_at = time.monotonic() + DISCARD_SECONDS
-        self._send(outcome, dict(parser.asgi_headers), too_far or parser.get_header(b"expect") is not None)
+        headers = dict(message.fields)
+        self._send(outcome, headers, too_far or b"expect" in headers)
 
-    def _on_nonsense(self, error: Exception) -> None:
+    def _on_nonsense(self, error: ParseError) -> None:
         """What arrived is no HTTP/1.1."""
         if self._is_answered:
             self._end_after_answer()
-            return
-        detail = str(error)
-        if isinstance(error, gunicorn_h1c.LimitRequestLine):
-            found = failure("target", detail)
-        elif isinstance(error, gunicorn_h1c.LimitRequestHeaders):
-            found = failure("headers", detail)
-        elif detail.startswith("Unsupported Transfer-Encoding"):
-            found = failure("coding", "transfer coding: expected chunked alone")
         else:
-            found = failure("request", f"no request of HTTP/1.1: {detail}")
-        self._end_with(found)
+            detail = f"no request of HTTP/1.1: {error}" if error.kind == "request" else str(error)
+            self._end_with(failure(error.kind, detail))
 
     def _end_with(self, found: Failure) -> None:
         self._endpoint = None
