@@ -98,8 +98,15 @@ def tail(figures: Figures, effort: Effort) -> None:
             rate = requests_per_second(target, effort.seconds) / 2
             found = latencies(target, rate, effort.seconds)
             taken.append((percentile(found, 0.99) or 0.0, percentile(found, 0.5) or 1.0, rate))
+        waited = server.waited()
     p99, p50, rate = (statistics.median(values) for values in zip(*taken, strict=True))
-    figures.note(workload="half_load", rate=round(rate), p50_us=round(p50 * 1e6), p99_us=round(p99 * 1e6))
+    figures.note(
+        workload="half_load",
+        rate=round(rate),
+        p50_us=round(p50 * 1e6),
+        p99_us=round(p99 * 1e6),
+        waited_for_processor=round(waited, 2),
+    )
     ratio = statistics.median(most / half for most, half, _rate in taken)
     figures.add("serving_p99_over_p50", round(ratio, 2), "<= 3")
 
