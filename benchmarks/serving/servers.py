@@ -152,6 +152,15 @@ class Server:
                         total += int(line.split()[1]) * 1024
         return total
 
+    def waited(self) -> float:
+        """The share of the time it had work for in which its processes waited for a processor: near 0 when alone."""
+        ran = waited = 0
+        for number in self.members():
+            with contextlib.suppress(OSError):
+                on, off, _turns = Path(f"/proc/{number}/schedstat").read_text().split()
+                ran, waited = ran + int(on), waited + int(off)
+        return waited / max(1, ran + waited)
+
     def _last_line(self) -> str:
         return last_line(self._log.read_text(errors="replace"))
 
