@@ -13,7 +13,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.modelfleet.onprem.plugins.module_utils._env import EnvError, read_wheelhouse
+from ansible_collections.modelfleet.onprem.plugins.module_utils._env import EnvError, Wheelhouse, read_wheelhouse
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.shipping import ship
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.wheelhouse import WheelhouseError, installed_size
 
@@ -41,7 +41,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"wheels: expected a folder, for the host lacks {found['name']}, found none")
         with tempfile.TemporaryDirectory() as temporary:
             archive = Path(temporary) / "wheels.tar"
-            _pack(wheels, archive)
+            _pack(read_wheelhouse(wheels), archive)
             arguments["checksum"] = _sha256(archive)
             arguments["wheels"] = ship(self, archive)
         return self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
@@ -55,11 +55,10 @@ def _size(wheels: Path) -> int:
         raise AnsibleActionFail(str(error)) from error
 
 
-def _pack(wheels: Path, archive: Path) -> None:
+def _pack(house: Wheelhouse, archive: Path) -> None:
     with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT) as tar:
-        for path in sorted(wheels.iterdir()):
-            if path.is_file():
-                tar.add(path, path.name)
+        for path in (house.lock, *house.wheels):
+            tar.add(path, path.name)
 
 
 def _sha256(path: Path) -> str:

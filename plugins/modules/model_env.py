@@ -17,8 +17,8 @@ description:
     Python of its distribution, and no package index, C(pip) or C(venv).
   - An environment's name is a digest of all that goes into it, so an environment with that name is never built
     twice, and every release that needs the same one shares it.
-  - The wheels travel only to a host that lacks the environment. It is built beside its place with the C(uv) among
-    the wheels, byte-compiled, and appears whole or not at all.
+  - The wheels travel only to a host that lacks the environment. It is built beside its place by the Python that it
+    is for, byte-compiled, and appears whole or not at all.
 options:
   name:
     description:
@@ -28,8 +28,8 @@ options:
     required: true
   wheels:
     description:
-      - Folder on the controller with one wheel of the model server, one of C(uv), those that C(env.lock) lists,
-        and C(env.lock) itself, with a line C(name==version) for each package to install.
+      - Folder on the controller with one wheel of the model server, one of each package to install, and C(env.lock),
+        with a line C(name==version) for each of these packages.
       - Needed when the host lacks the environment.
     type: path
   python:
@@ -96,13 +96,12 @@ import json
 import shutil
 import tarfile
 import time
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.modelfleet.onprem.plugins.module_utils import _compile
+from ansible_collections.modelfleet.onprem.plugins.module_utils import _install
 from ansible_collections.modelfleet.onprem.plugins.module_utils._env import (
     EnvError,
     Wheelhouse,
@@ -154,7 +153,10 @@ def build(layout: Layout, name: str, wheels: Path, checksum: str | None, python:
         try:
             house = read_wheelhouse(unpack(wheels, checksum, partial / "wheels") if wheels.is_file() else wheels)
             about = check_name(name, house, python)
-            install(house, python, partial)
+            install(house, python, partial / "env")
+            # Before the flush, which would write them to the disk, too.
+            shutil.rmtree(partial / "wheels", ignore_errors=True)
+            run(["sync", "--file-system", str(partial)], BUILD_SECONDS)
             write_file(partial / "env/env.json", json.dumps({"name": name, **about}, indent=2, sort_keys=True) + "\n")
             place = layout.env(name)
             if place.exists():
@@ -193,6 +195,11 @@ def check_name(name: str, house: Wheelhouse, python: str) -> dict[str, Any]:
             f"{python}: expected what the environment {name} was named for, found {found.tag} on {found.machine} "
             f"with {house.server.name} and its lock, which is {made_of}"
         )
+    if strangers := [wheel.name for wheel in house.wheels if not found.takes(wheel.name)]:
+        raise EnvError(
+            f"{python}: expected wheels for {found.tag} on {found.machine} with C library {found.glibc}, "
+            f"found {', '.join(strangers)}"
+        )
     return {
         "python": {"tag": found.tag, "version": found.version},
         "packages": house.lock_text.splitlines(),
@@ -200,35 +207,10 @@ def check_name(name: str, house: Wheelhouse, python: str) -> dict[str, Any]:
     }
 
 
-def install(house: Wheelhouse, python: str, partial: Path) -> None:
-    """Make ``partial/env``: an environment with the packages of the lock and the server, byte-compiled."""
-    uv, env = str(partial / "uv"), str(partial / "env")
-    extract_program(house.uv, Path(uv))
-    quiet = ["--quiet", "--offline", "--no-config"]
-    settings = {
-        "HOME": str(partial),
-        "LANG": "C.UTF-8",
-        "PATH": "/usr/bin:/bin",
-        "UV_CACHE_DIR": str(partial / "cache"),
-        "UV_PYTHON_DOWNLOADS": "never",
-    }
-    run([uv, "venv", *quiet, "--relocatable", "--python", python, env], BUILD_SECONDS, settings)
-    # The lock is the whole closure, so nothing is left to resolve.
-    sources = ["--no-index", "--find-links", str(house.lock.parent), "--no-deps"]
-    packages = ["--requirement", str(house.lock), str(house.server)]
-    run([uv, "pip", "install", *quiet, "--python", f"{env}/bin/python", *sources, *packages], BUILD_SECONDS, settings)
-    run([f"{env}/bin/python", "-I", "-S", "-c", inspect.getsource(_compile), f"{env}/lib"], BUILD_SECONDS)
-
-
-def extract_program(wheel: Path, to: Path) -> None:
-    """Write the program ``uv`` out of its wheel."""
-    with zipfile.ZipFile(wheel) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".data/scripts/uv")]
-        if len(names) != 1:
-            raise EnvError(f"{wheel}: expected the program uv in it, found none")
-        with archive.open(names[0]) as source, open(to, "xb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
-    to.chmod(0o755)
+def install(house: Wheelhouse, python: str, env: Path) -> None:
+    """Make the environment ``env`` out of the wheels."""
+    wheels = [str(wheel) for wheel in house.wheels]
+    run([python, "-I", "-S", "-c", inspect.getsource(_install), str(env), *wheels], BUILD_SECONDS)
 
 
 def remove(layout: Layout, name: str) -> None:
@@ -264,7 +246,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         result = ensure(module.params, Layout(), module.check_mode)
-    except (EnvError, DiskError, LayoutError, OSError, tarfile.TarError, zipfile.BadZipFile) as error:
+    except (EnvError, DiskError, LayoutError, OSError, tarfile.TarError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

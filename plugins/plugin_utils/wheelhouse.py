@@ -7,8 +7,8 @@ The server's wheel is built from its source (or taken as it is), the bundle's lo
 lock, and the wheels of that lock are fetched for the Python of the host, which need not be the controller's. All of it
 is kept under one cache folder by what it was made from, so that a second deploy gathers nothing.
 
-``uv`` does the building and, through ``uv tool run pip``, the fetching: pip is the one tool that downloads wheels for
-another Python and platform, and uv brings it where the controller's Ansible was installed without one.
+``uv`` builds the server's wheel and, through ``uv tool run pip``, fetches the others: pip is the one tool that
+downloads wheels for another Python and platform, and uv brings it where Ansible was installed without one.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
-# The installer that is shipped with the wheels; a host needs no other.
-UV = "uv==0.13.9"
+from ansible_collections.modelfleet.onprem.plugins.module_utils._env import platforms_of
+
 _PIP = "pip==26.3"
 _LOCK_IN_WHEEL = "model_server/requirements.lock"
 _NOT_SOURCE = {"__pycache__", "tests", "dist", ".venv"}
@@ -61,15 +61,8 @@ class Target:
         return f"{self.tag[2]}.{self.tag[3:]}"
 
     def platforms(self) -> list[str]:
-        """The wheel platforms that run there, newest first (PEP 600, and the older names that still occur)."""
-        minor = int(self.glibc.split(".")[1])
-        older = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
-        names = []
-        for version in range(minor, 4, -1):
-            names.append(f"manylinux_2_{version}_{self.machine}")
-            if version in older:
-                names.append(f"{older[version]}_{self.machine}")
-        return [*names, f"linux_{self.machine}"]
+        """The wheel platforms that run there, newest first."""
+        return platforms_of(self.machine, self.glibc)
 
 
 def cache_folder() -> Path:
@@ -101,7 +94,7 @@ def merge_locks(bundle_lock: str, server_lock: str) -> str:
 
 
 def gather(env: str, lock: str, server: Server, target: Target, cache: Path) -> Path:
-    """The folder of wheels for ``env``: those of ``lock``, the server's, uv's, and ``env.lock`` itself."""
+    """The folder of wheels for ``env``: those of ``lock``, the server's, and ``env.lock`` itself."""
     # The name of an env has all but the C library, which decides what wheels run there.
     kept = cache / "wheels" / f"{env}-glibc{target.glibc}"
     with _locked(kept):
@@ -168,7 +161,7 @@ def _build_wheel(source: Path, into: Path) -> None:
 
 def _download(lock: str, target: Target, into: Path) -> None:
     requirements = into.parent / "requirements.txt"
-    requirements.write_text(f"{lock}{UV}\n")
+    requirements.write_text(lock)
     platforms = [word for platform in target.platforms() for word in ("--platform", platform)]
     pip = [_uv(), "tool", "run", "--quiet", "--from", _PIP, "pip"]
     python = ["--implementation", "cp", "--python-version", target.python]

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -57,7 +59,7 @@ def wheels(tmp_path: Path) -> Path:
     folder = tmp_path / "wheels"
     folder.mkdir()
     (folder / "env.lock").write_text("flask==3.1.3\n")
-    for name in ("modelfleet_model_server-0.1.0-py3-none-any.whl", "uv-0.13.9-py3-none-any.whl"):
+    for name in ("modelfleet_model_server-0.1.0-py3-none-any.whl", "flask-3.1.3-py3-none-any.whl"):
         with zipfile.ZipFile(folder / name, "w") as archive:
             archive.writestr("content", b"x" * 1000)
     return folder
@@ -114,6 +116,18 @@ def test_wheels_travel_only_to_a_host_that_lacks_the_environment(act: Callable[.
     assert act(model_env, host, name="e", wheels=str(wheels))["built"]
     assert host.runs[1]["checksum"] == hashlib.sha256(host.shipped[0]).hexdigest()
     assert host.runs[0]["size"] > 3000
+
+
+def test_only_what_the_environment_is_made_of_travels(act: Callable[..., Any], wheels: Path) -> None:
+    (wheels / "left-1.0-py3-none-any.whl").write_bytes((wheels / "flask-3.1.3-py3-none-any.whl").read_bytes())
+    host = Host({"changed": False, "built": False}, {"changed": True, "built": True})
+    act(model_env, host, name="e", wheels=str(wheels))
+    with tarfile.open(fileobj=io.BytesIO(host.shipped[0])) as shipped:
+        assert shipped.getnames() == [
+            "env.lock",
+            "flask-3.1.3-py3-none-any.whl",
+            "modelfleet_model_server-0.1.0-py3-none-any.whl",
+        ]
 
 
 def test_wheels_are_needed_when_the_host_lacks_the_environment(act: Callable[..., Any]) -> None:

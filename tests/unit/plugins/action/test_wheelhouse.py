@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from ansible_collections.modelfleet.onprem.plugins.action import wheelhouse
-from ansible_collections.modelfleet.onprem.plugins.plugin_utils.wheelhouse import UV
 
 EMPTY_ZIP = r"PK\5\6" + r"\0" * 18
 # Stands for uv, whose pip downloads what the requirements name: a wheel for each line, with nothing in it.
@@ -57,13 +56,12 @@ def test_wheels_are_gathered_in_check_mode_too_and_once(
     (tools / "uv").chmod(0o755)
     result = gather(check_mode)
     folder = tmp_path / "cache/modelfleet/wheels/e1-glibc2.36"
-    # Three wheels, and in the server's a lock of 13 bytes, which count half as much again.
+    # Two wheels, and in the server's a lock of 13 bytes, which count half as much again.
     wheels = sum(path.stat().st_size for path in folder.glob("*.whl"))
     assert result == {"changed": False, "folder": str(folder), "size": wheels + 13 * 3 // 2}
     assert {path.name for path in folder.iterdir()} == {
         "env.lock",
         "flask==3.1.3.whl",
-        f"{UV}.whl",
         server_wheel.name,
     }
     (tools / "uv").unlink()

@@ -1,12 +1,13 @@
 # Copyright: (c) 2026, modelfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""model_env, with wheels made on the spot and a uv that is a script in its wheel."""
+"""model_env, with wheels made on the spot."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -15,28 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.modelfleet.onprem.plugins.module_utils import _env
 from ansible_collections.modelfleet.onprem.plugins.module_utils._env import env_name, read_python, read_wheelhouse
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import Layout, list_envs
 from ansible_collections.modelfleet.onprem.plugins.modules import model_env
-
-# Does what the module asks uv for: "venv" makes a folder with an interpreter, "pip install" puts a module there.
-FAKE_UV = f"""#!/bin/sh
-set -eu
-for last; do :; done
-case "$1" in
-venv)
-  mkdir -p "$last/bin" "$last/lib/site-packages/tests"
-  printf '#!/bin/sh\\nexec {sys.executable} "$@"\\n' > "$last/bin/python"
-  chmod 755 "$last/bin/python"
-  ;;
-pip)
-  [ ! -e "${{last%/*}}/broken" ] || {{ echo "error: a wheel is broken" >&2; exit 2; }}
-  cd "${{UV_CACHE_DIR%/*}}/env/lib/site-packages"
-  echo "answer = 42" > served.py
-  echo "answer = 43" > tests/test_it.py
-  ;;
-esac
-"""
 
 
 @pytest.fixture
@@ -44,11 +27,15 @@ def wheels(tmp_path: Path) -> Path:
     """A folder of wheels, as the controller gathers it."""
     folder = tmp_path / "wheels"
     folder.mkdir()
-    (folder / "env.lock").write_text("flask==3.1.3\n")
-    (folder / "modelfleet_model_server-0.1.0-py3-none-any.whl").write_bytes(b"the server")
-    with zipfile.ZipFile(folder / "uv-0.13.9-py3-none-manylinux_2_17_x86_64.whl", "w") as archive:
-        archive.writestr("uv-0.13.9.data/scripts/uv", FAKE_UV)
+    (folder / "env.lock").write_text("demo==1.0\n")
+    _write_wheel(folder / "modelfleet_model_server-0.1.0-py3-none-any.whl", "served.py", "answer = 42\n")
+    _write_wheel(folder / "demo-1.0-py3-none-any.whl", "demo/tests/test_it.py", "answer = 43\n")
     return folder
+
+
+def _write_wheel(path: Path, name: str, text: str) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, text)
 
 
 @pytest.fixture
@@ -76,9 +63,11 @@ def build(run_module: Callable[..., Any], wheels: Path, name: str, tmp_path: Pat
 def test_an_environment_is_built_and_byte_compiled(build: Callable[..., Any], layout: Layout, name: str) -> None:
     result = build()
     assert (result["changed"], result["built"]) == (True, True)
-    packages = layout.env(name) / "lib/site-packages"
+    packages = next(layout.env(name).glob("lib/python3.*/site-packages"))
     assert (packages / f"__pycache__/served.{sys.implementation.cache_tag}.pyc").is_file()
-    assert not (packages / "tests/__pycache__").exists()
+    assert not (packages / "demo/tests/__pycache__").exists()
+    python = [layout.env(name) / "bin/python", "-I", "-c", "import served; print(served.answer)"]
+    assert subprocess.run(python, capture_output=True, text=True, check=True).stdout == "42\n"
     assert os.listdir(layout.envs) == [name]
 
 
@@ -126,13 +115,36 @@ def test_what_cannot_be_built_leaves_nothing_behind(
     assert not layout.envs.exists() or os.listdir(layout.envs) == []
 
 
-def test_a_build_that_fails_says_what_uv_said(build: Callable[..., Any], layout: Layout, wheels: Path) -> None:
-    (wheels / "broken").touch()
-    assert "pip install ended with 2: error: a wheel is broken" in build()["msg"]
+def test_a_wheel_that_is_broken_is_named(build: Callable[..., Any], layout: Layout, wheels: Path) -> None:
+    (wheels / "demo-1.0-py3-none-any.whl").write_text("no wheel")
+    assert "demo-1.0-py3-none-any.whl: expected a wheel, found: File is not a zip file" in build()["msg"]
     assert os.listdir(layout.envs) == []
 
 
-@pytest.mark.parametrize("missing", ["env.lock", "modelfleet_model_server-*", "uv-*"])
+def test_wheels_for_another_python_are_refused(build: Callable[..., Any], layout: Layout, wheels: Path) -> None:
+    (wheels / "demo-1.0-py3-none-any.whl").rename(wheels / "demo-1.0-cp27-cp27m-win32.whl")
+    message = build()["msg"]
+    assert f"{sys.executable}: expected wheels for cp3" in message
+    assert message.endswith(", found demo-1.0-cp27-cp27m-win32.whl")
+    assert os.listdir(layout.envs) == []
+
+
+def test_an_environment_is_on_the_disk_before_it_is_in_its_place(
+    build: Callable[..., Any], layout: Layout, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+
+    def run(command: list[str], seconds: float) -> str:
+        steps.append((Path(command[0]).name, (layout.env(name)).exists(), list(layout.envs.rglob("env.json"))))
+        return _env.run(command, seconds)
+
+    monkeypatch.setattr(model_env, "run", run)
+    assert build()["built"]
+    assert steps[-1] == ("sync", False, [])
+    assert (layout.env(name) / "env.json").is_file()
+
+
+@pytest.mark.parametrize("missing", ["env.lock", "modelfleet_model_server-*", "demo-*"])
 def test_a_folder_that_lacks_something_is_refused(build: Callable[..., Any], wheels: Path, missing: str) -> None:
     next(wheels.glob(missing)).unlink()
     assert f" {missing.split('-')[0]}" in build()["msg"]
