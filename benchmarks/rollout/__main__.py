@@ -132,7 +132,7 @@ def _env_build(figures: Figures) -> None:
 
     Both build below one folder, and take turns in who begins. What was written before is on the disk when a turn
     starts, and nothing is removed until the end: ext4 passes over the inodes of files that were removed a moment ago,
-    one by one, so that whoever comes next would pay for who came before.
+    one by one, so that whoever comes next would pay for who came before. So it would in ``/tmp``.
     """
     cache = cache_folder()
     server = find_server(ROOT / "app", cache)
@@ -145,7 +145,8 @@ def _env_build(figures: Figures) -> None:
         "pip": lambda folder: _venv_and_pip(folder, wheels),
     }
     taken: dict[str, list[float]] = {builder: [] for builder in builders}
-    with tempfile.TemporaryDirectory() as folder:
+    STATE.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=STATE) as folder:
         for turn in range(ROUNDS):
             for builder in sorted(builders, reverse=bool(turn % 2)):
                 place = Path(folder, f"{builder}-{turn}")

@@ -133,6 +133,13 @@ def test_of_two_wheels_with_one_file_the_later_is_taken(make_wheel: Callable[...
     assert _output(tmp_path / "env/bin/python", "-I", "-c", "import shared; print(shared.by)") == "b"
 
 
+@pytest.mark.parametrize(
+    ("workers", "expected"), [(1, [[0, 1, 2, 3]]), (2, [[0, 3], [1, 2]]), (5, [[0], [1], [2], [3], []])]
+)
+def test_the_work_is_divided_evenly(workers: int, expected: list[list[int]]) -> None:
+    assert _install.shares([9, 6, 5, 2], workers) == expected
+
+
 @pytest.mark.parametrize("name", ["../out.py", "/out.py", "x-1.data/data/../../out", "x-1.data/other/file"])
 def test_a_file_outside_of_the_environment_is_refused(
     make_wheel: Callable[..., Path], tmp_path: Path, name: str
