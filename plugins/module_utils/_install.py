@@ -27,7 +27,7 @@ from collections.abc import Iterable, Sequence
 
 # Found by serving models: a test does so, and looks that all that was imported has byte code.
 _NOT_SERVED = re.compile(
-    r"(^|/)tests?/|^gunicorn/(ctl|dirty|http2)/|^narwhals/_(dask|duckdb|ibis|spark_like|sql)/|^numpy/distutils/"
+    r"(^|/)tests?/|^gunicorn/(ctl|dirty)/|^narwhals/_(dask|duckdb|ibis|spark_like|sql)/|^numpy/distutils/"
 )
 # Finds the Python beside the program, for an environment is moved to its place once it is whole.
 _BESIDE = b"""#!/bin/sh
