@@ -81,6 +81,26 @@ def test_a_queue_tells_how_long_it_is_and_scores_nothing_that_nobody_waits_for()
     assert done == [200, 200]
 
 
+def test_nothing_waits_while_a_thread_is_free() -> None:
+    def job(seconds: float) -> Job:
+        return Job(lambda: time.sleep(seconds) or Outcome(Answer(200, b"")), lambda _outcome: None, None)
+
+    async def work() -> list[float]:
+        queue = Queue(asyncio.get_running_loop(), 2, "test")
+        queue.put(job(0.1))
+        while queue.depth:
+            await asyncio.sleep(0.01)
+        waits = []
+        for _job in range(4):
+            waits.append(queue.wait)
+            queue.put(job(0.1))
+        while queue.depth:
+            await asyncio.sleep(0.01)
+        return waits
+
+    assert run(work()) == [0, 0, pytest.approx(0.05, rel=0.5), pytest.approx(0.1, rel=0.5)]
+
+
 def test_lanes_add_up_and_stay() -> None:
     lanes = Lanes(3, 4)
     for lane in range(3):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 
@@ -55,7 +56,7 @@ def kind_of(value: object) -> str:
 
 
 def _kind_of_number(value: float) -> str:
-    if value != value:
+    if isinstance(value, float) and math.isnan(value):
         return "NaN"
     if abs(value) > _LARGEST:
         return "a number too large"

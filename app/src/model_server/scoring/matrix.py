@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from model_server.bundle.contract import FLOATS, INTEGERS, Contract, Input
-from model_server.scoring.table import EXACT, Table, column_array, is_numeric, table_of_columns
+from model_server.scoring.table import EXACT, Table, column_array, is_nan, is_numeric, table_of_columns
 
 Array = np.ndarray[Any, Any]
 
@@ -58,7 +58,7 @@ def number_array(column: Input, numbers: Array) -> Array:
         limits = np.iinfo(column.dtype)
         if int(numbers.min()) >= limits.min and int(numbers.max()) <= limits.max:
             return numbers.astype(column.dtype)
-    return column_array(column, [None if value != value else value for value in numbers.tolist()])
+    return column_array(column, [None if is_nan(value) else value for value in numbers.tolist()])
 
 
 def _limits(column: Input) -> tuple[float, float]:

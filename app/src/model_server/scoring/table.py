@@ -8,6 +8,7 @@ Every protocol ends here: its values become columns, each checked against the co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -34,6 +35,11 @@ class Request(msgspec.Struct, frozen=True):
     table: Table
     count: int
     probabilities: bool = False
+
+
+def is_nan(value: Any) -> bool:
+    """Whether ``value``, which may be anything, is a number that is none."""
+    return isinstance(value, (float, np.floating)) and math.isnan(value)
 
 
 def is_numeric(contract: Contract) -> bool:

@@ -21,7 +21,7 @@ from model_server.scoring.encode import to_json
 from model_server.scoring.errors import BodyError, ContractError, shown
 from model_server.scoring.matrix import Array, matrix_reader, number_array
 from model_server.scoring.scorer import Outputs
-from model_server.scoring.table import EXACT, Request, Table, column_array, table_of_columns
+from model_server.scoring.table import EXACT, Request, Table, column_array, is_nan, table_of_columns
 
 _FLOATS: dict[str, np.dtype[Any]] = {"FP16": np.dtype("<f2"), "FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")}
 _INTEGERS: dict[str, np.dtype[Any]] = {dtype.upper(): np.dtype(dtype).newbyteorder("<") for dtype in INTEGERS}
@@ -332,7 +332,7 @@ def _narrowed(values: Array, dtype: np.dtype[Any]) -> Array:
 def _plain(values: Values) -> list[Any]:
     if isinstance(values, list):
         return values
-    return [None if value != value else value for value in values.tolist()]
+    return [None if is_nan(value) else value for value in values.tolist()]
 
 
 def _reworded(error: Exception) -> str:

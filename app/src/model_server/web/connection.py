@@ -244,7 +244,7 @@ class Connection(asyncio.Protocol):
             return
         waited = front.turns.wait(now)
         seconds = _timeout(headers)
-        if seconds is not None and not seconds > 0:
+        if seconds is not None and seconds <= 0:
             detail = "X-Request-Timeout-Ms: expected a whole number of milliseconds from 1"
             self._send(service.failed(endpoint, failure("request", detail)), headers)
             return

@@ -193,7 +193,7 @@ class _Columns:
             for place, values in enumerate(table):
                 if values.dtype.kind in "fO":
                     # Only NaN differs from itself.
-                    lane[self._missing + place] += int(np.count_nonzero(values != values))
+                    lane[self._missing + place] += int(np.count_nonzero(np.not_equal(values, values)))
             for place in self._bounded:
                 values = table[place]
                 if values.dtype.kind in "biuf":

@@ -46,7 +46,8 @@ class Queue:
     @property
     def wait(self) -> float:
         """About how many seconds a job that is put in now waits before it begins."""
-        return self.depth * self._mean / self._threads
+        # Each of those that a thread is free for begins at once.
+        return max(0, self.depth - self._threads + 1) * self._mean / self._threads
 
     def put(self, job: Job) -> None:
         self.depth += 1

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from model_server.scoring.forms.operations import Array, Steps, read_steps
-from model_server.scoring.table import Table
+from model_server.scoring.table import Table, is_nan
 
 MISSING = "missing"
 """Stands for NaN, which equals nothing, where categories are looked up: a tuple with it is a key, and no value is."""
@@ -20,7 +20,7 @@ MISSING = "missing"
 
 def key(value: Any) -> Any:
     """What a value is looked up by. Equal numbers are the same category, whatever their types."""
-    return (MISSING,) if value is None or value != value else value
+    return (MISSING,) if value is None or is_nan(value) else value
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Encoder:
     unknown: float | None
 
     def lookup(self, values: list[Any]) -> list[float]:
-        filled = values if self.fill is None else [self.fill if value != value else value for value in values]
+        filled = values if self.fill is None else [self.fill if is_nan(value) else value for value in values]
         if self.unknown is None:
             return [self.codes[key(value)] for value in filled]
         return [self.codes.get(key(value), self.unknown) for value in filled]

@@ -16,7 +16,7 @@ import numpy as np
 from model_server.bundle.contract import Contract
 from model_server.scoring.forms.blocks import MISSING
 from model_server.scoring.forms.operations import Array
-from model_server.scoring.table import is_numeric
+from model_server.scoring.table import is_nan, is_numeric
 
 
 class NotCompiledError(ValueError):
@@ -140,8 +140,8 @@ def _imputer(imputer: Any) -> Operations:
 
 def _check_imputer(imputer: Any) -> None:
     missing = imputer.missing_values
-    is_nan = missing is None or (isinstance(missing, float) and np.isnan(missing)) or "NA" in str(missing)
-    if not is_nan or imputer.add_indicator or any(value != value for value in imputer.statistics_):
+    of_nan = missing is None or (isinstance(missing, float) and np.isnan(missing)) or "NA" in str(missing)
+    if not of_nan or imputer.add_indicator or any(map(is_nan, imputer.statistics_)):
         raise NotCompiledError("SimpleImputer with such options has no such form")
 
 
@@ -180,7 +180,7 @@ def _write_blocks(writer: Writer, transformer: Any) -> None:
     if transformer.transformer_weights:
         raise NotCompiledError("ColumnTransformer with weights has no such form")
     text = {place for place, column in enumerate(writer.contract.inputs) if column.dtype in ("string", "category")}
-    for name, fitted, _ in transformer.transformers_:
+    for name, fitted, _columns in transformer.transformers_:
         columns = [int(column) for column in transformer._transformer_to_input_indices.get(name, [])]
         if not columns or (isinstance(fitted, str) and fitted == "drop"):
             continue
@@ -221,7 +221,7 @@ def _encoded(columns: list[int], before: list[Any], encoder: Any) -> dict[str, A
             for pair in codes:
                 if pair[0] is None:
                     pair[1] = _number(encoder.encoded_missing_value)
-        if any(isinstance(code, float) and code < 0 for _, code in codes):
+        if any(isinstance(code, float) and code < 0 for _category, code in codes):
             raise NotCompiledError("OrdinalEncoder with a negative code for missing values has no such form")
         codes = [[category, -1 if code == MISSING else code] for category, code in codes]
         encoders.append({"column": column, "codes": codes, "width": len(categories), "fill": fill, "unknown": unknown})
@@ -236,7 +236,7 @@ def _number(value: Any) -> float | str:
 def _plain(value: Any) -> Any:
     """A category as JSON has it; a missing one is null."""
     plain = value.item() if isinstance(value, np.generic) else value
-    if plain is None or plain != plain:
+    if plain is None or is_nan(plain):
         return None
     if not isinstance(plain, (bool, int, float, str)):
         raise NotCompiledError(f"a category is a {type(plain).__name__}")

@@ -83,13 +83,13 @@ class Trees:
             # Few nodes: where each of them leads is sooner found than what it takes to ask only those on the way.
             following = self.left + self._right(rows[0].take(self.feature), None, missing)
             nodes = self.roots[:, np.newaxis]
-            for _ in range(self.depth):
+            for _level in range(self.depth):
                 nodes = following.take(nodes)
             return nodes
         first = np.arange(0, rows.size, rows.shape[1])
         flat = rows.ravel()
         nodes = np.repeat(self.roots[:, np.newaxis], len(rows), axis=1)
-        for _ in range(self.depth):
+        for _level in range(self.depth):
             found = flat.take(self.feature.take(nodes) + first)
             nodes = self.left.take(nodes) + self._right(found, nodes, missing)
         return nodes
