@@ -1,4 +1,4 @@
-"""A constant answer under the worker, the parser and the loop that our server has. ``constant.py ANSWER PORT``.
+"""A constant answer under gunicorn's own asgi worker and its parser in C. ``constant.py ANSWER PORT``.
 
 ANSWER is a file with an answer of our server, as a JSON list of its headers and its body: the constant is of its size.
 """

@@ -67,7 +67,7 @@ def batch(figures: Figures, effort: Effort) -> None:
 
 
 def constant(figures: Figures, effort: Effort) -> None:
-    """One row of the linear model, over a constant of the same size under the same gunicorn worker."""
+    """One row of the linear model, over a constant of the same size under gunicorn's own asgi worker and C parser."""
     served, trained = servers.serve_ours("linear"), models.train("linear")
     body = _body(trained.rows[:1])
     with contextlib.ExitStack() as stack:
@@ -76,7 +76,7 @@ def constant(figures: Figures, effort: Effort) -> None:
         answer.write(json.dumps(_answer_of(ours)))
         answer.flush()
         program = Path(__file__).with_name("constant.py")
-        other = stack.enter_context(servers.script("constant", served.python, program, answer.name))
+        other = stack.enter_context(servers.script("constant", servers.constant_python(), program, answer.name))
         fixed = Target(other.port, "/predict", body)
         other.wait_until(fixed.ask)
         # Not the figure's, but what is left of our own connection when nothing is decoded, predicted or encoded.

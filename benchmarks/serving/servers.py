@@ -61,6 +61,12 @@ def serve_ours(name: str) -> Served:
     return Served(bundle, form, python)
 
 
+def constant_python() -> Path:
+    """The Python of an environment with our server's gunicorn and its own parser in C, which is compiled here."""
+    server = find_server(ROOT / "app", cache_folder())
+    return _environment("constant", merge_locks("gunicorn-h1c==0.6.10", server.lock))
+
+
 def peer_python(name: str) -> Path:
     """The Python of the peer's environment, made when missing or when what is pinned has changed."""
     return _environment(name, (peers.FOLDER / name / "requirements.txt").read_text())
