@@ -19,6 +19,9 @@ from hypothesis import strategies as st
 SECRET = "of-the-client"
 """Is in every text that is sent as a value, and in no answer that refuses it."""
 
+KEY, END = "a-name-that-is-sent", "the-end-of-the-name"
+"""Are in every key that is sent: an answer may name one, but only as much of it as tells which, and no log does."""
+
 EXAMPLES = 150
 
 row = [0.1, 6.0, 3, True, "Bonn", "low", None]
@@ -58,9 +61,8 @@ secrets = st.text(max_size=5).map(lambda text: SECRET + text)
 scalars = (
     st.none() | st.booleans() | st.integers() | st.integers(-(2**70), 2**70) | st.floats() | secrets | st.just(10**400)
 )
-anything = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
-)
+keys = st.text(max_size=3) | st.text(max_size=5).map(lambda text: KEY + text + 60 * "." + END)
+anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=3))
 
 
 def places(document: Any) -> list[tuple[Any, ...]]:
@@ -84,8 +86,11 @@ def almost_right(draw: st.DrawFn, path: str) -> bytes:
         inner = document
         for key in where[:-1]:
             inner = inner[key]
-        if draw(st.booleans()):
+        change = draw(st.integers(0, 2))
+        if change == 0:
             inner[where[-1]] = draw(anything)
+        elif change == 1 and isinstance(inner, dict):
+            inner[draw(keys)] = inner.pop(where[-1])
         else:
             del inner[where[-1]]
     return json.dumps(document).encode()
@@ -150,6 +155,7 @@ def test_any_body_is_answered_by_its_protocol(
             assert kind == ("application/problem+json" if path == "/predict" else "application/json")
             assert json.loads(content).keys() >= SHAPES[path], content
             assert SECRET.encode() not in content
+            assert END.encode() not in content
             assert b"Traceback" not in content
 
         check()
@@ -158,3 +164,4 @@ def test_any_body_is_answered_by_its_protocol(
     log = server.log.read_text()
     assert "Traceback" not in log
     assert SECRET not in log
+    assert KEY not in log

@@ -6,11 +6,13 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import cloudpickle
 import joblib
 import numpy as np
 import pandas as pd
@@ -25,9 +27,15 @@ from model_server.bundle.manifest import BundleError, read_manifest, verify
 from model_server.scoring.formats import FORMATS, Format
 from model_server.scoring.load import load
 
+SPEED = r"(?m)^speed +(\w+): [0-9.e+]+ µs for 1 row, [0-9.e+]+ µs for 1000 rows$"
+
 
 def document(bundle: Path, name: str) -> Any:
     return json.loads((bundle / name).read_bytes())
+
+
+def locked(bundle: Path) -> dict[str, str]:
+    return dict(line.split("==") for line in (bundle / "requirements.lock").read_text().splitlines())
 
 
 def test_the_same_inputs_give_the_same_digest(
@@ -142,7 +150,7 @@ def test_a_format_is_one_entry(
     ("change", "options", "message"),
     [
         (lambda rows: rows.drop(columns="width"), {}, "column 'width', which the model takes, is not in the data"),
-        (lambda rows: rows.assign(id=1), {}, "the model does not take column 'id' of the data"),
+        (lambda rows: rows.assign(id=1), {}, "column 'id' of the data: leave it out with --target"),
         (lambda rows: rows, {"targets": ("size",)}, "target 'size' is no column of the data"),
         (lambda rows: rows.head(0), {}, "expected rows in the data, found none"),
         (lambda rows: rows.assign(width=np.inf), {}, "column 'width': expected finite numbers, found infinity"),
@@ -176,7 +184,9 @@ def test_a_folder_in_use_is_not_written_to(
     assert capsys.readouterr().err == f"model-bundle: {tmp_path}: expected an empty folder or none\n"
 
 
-def test_csv_and_parquet_give_the_same_bundle(classifier: Any, tmp_path: Path, numbers: pd.DataFrame) -> None:
+def test_csv_and_parquet_give_the_same_bundle(
+    classifier: Any, tmp_path: Path, numbers: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(classifier))
     numbers.to_csv(tmp_path / "rows.csv", index=False)
     read_rows(tmp_path / "rows.csv").assign(label=1).to_parquet(tmp_path / "rows.parquet")
@@ -184,12 +194,16 @@ def test_csv_and_parquet_give_the_same_bundle(classifier: Any, tmp_path: Path, n
     assert main([*common, "--data", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "a")]) == 0
     parquet = ["--data", str(tmp_path / "rows.parquet"), "--target", "label", "--tar", str(tmp_path / "b.tar")]
     assert main([*common, *parquet, "--out", str(tmp_path / "b")]) == 0
+    # How fast each form is here is said, and not written: so it is the same bundle on another day.
+    assert re.findall(SPEED, capsys.readouterr().out) == 2 * ["linear", "native"]
     assert verify(tmp_path / "a").digest == verify(tmp_path / "b").digest == verify(tmp_path / "b.tar").digest
 
 
 def test_verify_tells_which_golden_row_differs(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(bundle), "--predict"]) == 0
-    assert "20 golden rows as they should be" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "20 golden rows as they should be" in out
+    assert re.findall(SPEED, out) == ["linear"]
     golden = document(bundle, "golden.json")
     golden["predictions"][4] = "huge"
     data = json.dumps(golden).encode()
@@ -214,7 +228,9 @@ def relist(bundle: Path, name: str) -> None:
 
 def test_inspect_tells_what_is_in_a_bundle(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(bundle)]) == 0
-    assert "takes    a DataFrame of 2 columns" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "takes    a DataFrame of 2 columns" in out
+    assert f"sbom     sbom.cdx.json: CycloneDX 1.6, {len(locked(bundle))} packages with their licenses\n" in out
     assert main(["inspect", str(bundle), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["release"] == read_manifest(bundle).release
@@ -226,3 +242,16 @@ def test_a_wrong_command_line_is_status_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
+
+
+def test_from_mlflow_without_mlflow_says_what_to_install(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with mock.patch.dict("sys.modules", {"mlflow": None}):
+        assert main(["from-mlflow", "models:/tumour@champion", "--out", str(tmp_path / "out")]) == 1
+    expected = "from-mlflow needs mlflow: install modelfleet-model-server[build,mlflow]"
+    assert capsys.readouterr().err == f"model-bundle: {expected}\n"
+
+
+def test_what_cloudpickle_imports_by_its_name_is_a_module_of_the_pickle() -> None:
+    for protocol in (2, 4, 5):
+        modules = modules_of(cloudpickle.dumps([pd, pd.api, pd], protocol=protocol))
+        assert {"cloudpickle.cloudpickle", "pandas", "pandas.api"} <= modules

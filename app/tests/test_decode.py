@@ -9,12 +9,14 @@ import json
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from model_server.bundle.contract import FLOATS, INTEGERS, Contract, Input, Output
 from model_server.scoring.decode import decode, decoder
 from model_server.scoring.errors import ScoringError
+from model_server.scoring.matrix import array_of_rows
 
 NUMERIC = st.one_of(
     st.builds(Input, name=st.just("x"), dtype=st.sampled_from(FLOATS), nullable=st.booleans()),
@@ -47,9 +49,9 @@ def bodies(draw: st.DrawFn) -> tuple[Contract, bytes]:
     inputs = draw(st.lists(NUMERIC, min_size=1, max_size=3))
     named = tuple(Input(f"c {place}", column.dtype, column.nullable) for place, column in enumerate(inputs))
     width = draw(st.sampled_from([len(named)] * 6 + [len(named) + 1]))
-    rows = draw(st.lists(st.lists(VALUES, min_size=width, max_size=width), max_size=3))
+    rows: list[Any] = draw(st.lists(st.lists(VALUES, min_size=width, max_size=width), max_size=3))
     if draw(st.booleans()):
-        rows = [dict(zip([column.name for column in named], row, strict=False)) for row in rows]  # type: ignore[misc]
+        rows = [dict(zip([column.name for column in named], row, strict=False)) for row in rows]
     document: dict[str, Any] = {"instances": rows}
     if draw(st.booleans()):
         document["probabilities"] = draw(st.sampled_from([True, False, 1, None]))
@@ -60,6 +62,22 @@ def bodies(draw: st.DrawFn) -> tuple[Contract, bytes]:
 def test_both_ways_give_the_same(case: tuple[Contract, bytes]) -> None:
     contract, body = case
     assert outcome(decoder(contract), body) == outcome(lambda data: decode(data, contract), body)
+
+
+NUMBERS = st.one_of(st.floats(), st.integers(-(2**53), 2**53), st.booleans(), st.none())
+
+
+@given(st.lists(st.lists(NUMBERS, min_size=3, max_size=3), min_size=1, max_size=4))
+def test_rows_are_the_array_that_numpy_makes_of_them(rows: list[list[Any]]) -> None:
+    found, expected = array_of_rows(rows, 3), np.array(rows, np.float64)
+    assert (found.tobytes(), found.shape, found.dtype) == (expected.tobytes(), expected.shape, expected.dtype)
+    assert found.flags.writeable
+
+
+def test_rows_of_another_width_stay_so_and_uneven_ones_are_no_array() -> None:
+    assert array_of_rows([[1.0, 2.0, 3.0]], 2).shape == (1, 3)
+    with pytest.raises(ValueError, match="inhomogeneous"):
+        array_of_rows([[1.0, 2.0], [3.0]], 2)
 
 
 CONTRACT = Contract(False, (Input("x", "float64"), Input("y", "int8")), OUTPUTS)

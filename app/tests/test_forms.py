@@ -172,7 +172,7 @@ def test_columns_keep_their_precision(bundle_of: Bundle, dtypes: dict[str, str])
 
 def mixed_frame() -> pd.DataFrame:
     frame = pd.DataFrame(HOLES, columns=COLUMNS)
-    frame["city"] = np.where(random.random(ROWS) < 0.1, None, random.choice(["Bonn", "Köln", "Ulm"], ROWS))
+    frame["city"] = np.where(random.random(ROWS) < 0.1, np.array(None), random.choice(["Bonn", "Köln", "Ulm"], ROWS))
     frame["grade"] = pd.Categorical(random.choice(["low", "high"], ROWS), categories=["low", "high"], ordered=True)
     frame["smoker"] = random.random(ROWS) < 0.5
     frame["count"] = random.integers(0, 4, ROWS)

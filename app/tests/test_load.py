@@ -60,7 +60,7 @@ def test_nothing_is_unpickled_before_its_digest_is_checked(bundle: Path) -> None
 
 def test_the_bytes_that_were_checked_are_the_bytes_that_are_loaded(bundle: Path) -> None:
     checked = (bundle / "model.pkl").read_bytes()
-    loaded = []
+    loaded: list[bytes] = []
     with mock.patch.dict(FORMATS, {"pickle": Format(loaded.append, "pkl", "test")}):
         load(bundle, "native")
     assert hashlib.sha256(loaded[0]).digest() == hashlib.sha256(checked).digest()
@@ -124,4 +124,5 @@ def test_every_nested_estimator_has_one_job(numbers: pd.DataFrame) -> None:
 
 def test_a_forest_is_loaded_with_one_job(bundle_of: Callable[..., Path], forest: Any, numbers: pd.DataFrame) -> None:
     assert forest.n_jobs == 2
-    assert load(bundle_of(forest, numbers), "native").predictor.model.n_jobs == 1
+    predictor: Any = load(bundle_of(forest, numbers), "native").predictor
+    assert predictor.model.n_jobs == 1

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from flask.testing import FlaskClient
+from sklearn.ensemble import IsolationForest
 
 from model_server.scoring.load import load
 from model_server.scoring.scorer import Scorer
@@ -25,7 +26,7 @@ from model_server.web.capture import Capture
 from model_server.web.keys import read_keys
 from model_server.web.protocol import Served
 from model_server.web.service import Service
-from model_server.web.settings import Settings
+from model_server.web.settings import Settings, settings_from
 
 TALL, SHORT = [0.5, 8.0], [0.5, 1.0]
 
@@ -58,7 +59,8 @@ def test_predicted_numbers_are_a_histogram_over_what_the_golden_rows_gave(
     bundle = bundle_of(regression, numbers)
     golden = json.loads((bundle / "golden.json").read_text())
     client = client_of(load(bundle), golden)
-    assert client.post("/predict", json={"instances": golden["instances"]}).json["predictions"] == golden["predictions"]
+    answer = client.post("/predict", json={"instances": golden["instances"]}).get_json()
+    assert answer["predictions"] == golden["predictions"]
     found = samples(client)
     buckets = [value for name, value in found.items() if name.startswith("model_server_prediction_values_bucket")]
     assert len(buckets) == 11
@@ -66,6 +68,23 @@ def test_predicted_numbers_are_a_histogram_over_what_the_golden_rows_gave(
     assert buckets[0] >= 1
     assert buckets[-1] == found['model_server_prediction_values_count{output="0"}'] == len(golden["instances"])
     assert found['model_server_prediction_values_sum{output="0"}'] == pytest.approx(sum(golden["predictions"]))
+
+
+def test_of_an_anomaly_detector_the_scores_are_a_histogram(
+    bundle_of: Callable[..., Path], numbers: pd.DataFrame
+) -> None:
+    bundle = bundle_of(IsolationForest(n_estimators=5, random_state=0).fit(numbers), numbers)
+    golden = json.loads((bundle / "golden.json").read_text())
+    client = client_of(load(bundle), golden)
+    scores = client.post("/predict", json={"instances": golden["instances"]}).get_json()["scores"]
+    found = samples(client)
+    buckets = [value for name, value in found.items() if name.startswith("model_server_prediction_values_bucket")]
+    # Two predictions would fill the first and the last one alone.
+    assert len(set(buckets)) > 3
+    assert buckets[-1] == len(scores)
+    edges = [float(name.split('"')[1]) for name in found if name.startswith("model_server_prediction_values_bucket")]
+    assert [edges[0], edges[-2]] == pytest.approx([min(scores), max(scores)], abs=1e-3)
+    assert not [name for name in found if name.startswith("model_server_predictions_total")]
 
 
 def test_missing_and_unusual_values_are_counted_by_column(
@@ -145,6 +164,18 @@ def test_with_api_keys_only_who_has_one_is_answered(
     assert client.get("/nowhere", headers=headers).status_code == (401 if status == 401 else 404)
 
 
+def test_the_gates_have_a_key_of_their_own_beside_those_of_the_file(scorer: Scorer, keys: Path) -> None:
+    gate = hashlib.sha256(b"gate").hexdigest()
+    for told, status in ((gate, 200), ("", 401)):
+        client = client_of(scorer, api_keys=keys, gate_key_sha256=told)
+        answer = client.post("/predict", json={"instances": [TALL]}, headers={"X-API-Key": "gate"})
+        assert answer.status_code == status
+        assert client.get("/v2", headers={"X-API-Key": "first"}).status_code == 200
+        assert client.get("/v2", headers={"X-API-Key": gate}).status_code == 401
+    with pytest.raises(ValueError, match="GATE_KEY_SHA256: expected a sha256 in hexadecimal, found 6 other characters"):
+        settings_from({"MODEL_BUNDLE": "b", "MODEL_SERVICE": "s", "GATE_KEY_SHA256": "secret"})
+
+
 def test_keys_have_owners(keys: Path) -> None:
     found = read_keys(keys)
     assert found.owner({b"x-api-key": b"second"}) == "ben"
@@ -197,6 +228,14 @@ def test_captured_requests_can_be_sent_again(scorer: Scorer, tmp_path: Path) -> 
     again = client.post("/predict", json={"instances": line["instances"], "probabilities": True})
     assert again.json == answer.json
     assert [path.stat().st_mode & 0o077 for path in folder.iterdir()] == [0]
+
+
+def test_what_gates_ask_is_not_captured(scorer: Scorer, tmp_path: Path) -> None:
+    capture = capture_of(scorer, tmp_path)
+    capture.take("modelfleet-gate", score(scorer, [TALL]))
+    capture.take("a client's", score(scorer, [TALL]))
+    capture.write()
+    assert [line["id"] for line in captured(tmp_path)] == ["a client's"]
 
 
 def test_mixed_columns_are_captured_as_json_has_them(

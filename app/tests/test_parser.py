@@ -124,7 +124,7 @@ _TWICE = b"POST / HTTP/1.1\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nbody
         (b"GET / HTTP/2.0\r\n\r\n", "request"),
         (b"GET /\r\n\r\n", "request"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "request"),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "coding"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "request"),
         (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", "request"),
         (b"POST / HTTP/1.1\r\nContent-Length: 1_0\r\n\r\n", "request"),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "request"),

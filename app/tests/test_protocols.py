@@ -311,7 +311,11 @@ def _validate(document: dict[str, Any], schema: dict[str, Any], value: Any) -> N
     ],
 )
 def test_the_schema_of_a_column(served: Served, column: Input, schema: dict[str, Any]) -> None:
-    scorer = Scorer(served.scorer.manifest, Contract(True, (column,), (Output("predictions", "float64", (-1,)),)), None)
+    scorer = Scorer(
+        served.scorer.manifest,
+        Contract(True, (column,), (Output("predictions", "float64", (-1,)),)),
+        served.scorer.predictor,
+    )
     document = openapi(Served(scorer, "one"))
     assert document["components"]["schemas"]["Record"]["properties"][column.name].items() >= schema.items()
     assert "examples" not in document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]

@@ -114,8 +114,19 @@ def test_a_wrong_value_is_named(column: str, value: Any, message: str) -> None:
     ],
 )
 def test_rows_of_another_shape_are_refused(instances: list[Any], message: str) -> None:
-    with pytest.raises(ContractError, match=message):
+    with pytest.raises(ContractError, match=message) as found:
         decoder(EACH)(body(*instances))
+    assert {"row", "expected", "found"} <= found.value.details.keys()
+
+
+def test_a_missing_and_an_unknown_column_are_told_in_parts() -> None:
+    with pytest.raises(ContractError) as found:
+        decoder(EACH)(body({"x": 1}))
+    assert found.value.details == {"row": 0, "column": "y", "expected": "column 'y'", "found": "none"}
+    with pytest.raises(ContractError) as found:
+        decoder(EACH)(body(dict(zip("xynbscd", [*GOOD, 1], strict=True))))
+    expected = {"row": 0, "expected": "columns of the contract alone", "found": 'column "d"'}
+    assert found.value.details == expected
 
 
 @pytest.mark.parametrize(

@@ -36,14 +36,18 @@ def test_what_comes_while_the_loop_is_busy_has_waited_and_what_comes_later_has_n
         await asyncio.sleep(0)
         # The turn before took this long, and it may have come at its beginning.
         found.append(turns.wait(time.monotonic()))
+        # Unless its client cannot have sent it before it was answered.
+        answered = time.monotonic()
+        found.append(turns.wait(time.monotonic(), answered))
         await asyncio.sleep(0.01)
         found.append(turns.wait(time.monotonic()))
         return found
 
-    idle, busy, after, later = run(work(), turns)
+    idle, busy, after, answered, later = run(work(), turns)
     assert idle < 0.01
     assert busy >= 0.05
     assert after >= 0.05
+    assert answered < 0.01
     assert later < 0.01
 
 
@@ -83,7 +87,11 @@ def test_a_queue_tells_how_long_it_is_and_scores_nothing_that_nobody_waits_for()
 
 def test_nothing_waits_while_a_thread_is_free() -> None:
     def job(seconds: float) -> Job:
-        return Job(lambda: time.sleep(seconds) or Outcome(Answer(200, b"")), lambda _outcome: None, None)
+        def take_time() -> Outcome:
+            time.sleep(seconds)
+            return Outcome(Answer(200, b""))
+
+        return Job(take_time, lambda _outcome: None, None)
 
     async def work() -> list[float]:
         queue = Queue(asyncio.get_running_loop(), 2, "test")

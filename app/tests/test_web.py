@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +57,17 @@ def test_readiness_names_what_answers_and_ends_with_stopping(
     for path in ("/v2/health/ready", "/v2/models/size/ready"):
         stopping.now = False
         answer = client.get(path)
-        expected = {"ready": True, "model": "size", "version": "3", "digest": scorer.manifest.digest}
+        who = {"model": "size", "version": "3", "digest": scorer.manifest.digest}
+        expected = {"ready": True, **who, "worker": os.getpid(), "workers": 1}
         assert (answer.status_code, answer.json) == (200, expected)
         stopping.now = True
         assert client.get(path).status_code == 503
-        assert client.get(path).json["ready"] is False
+        assert client.get(path).get_json()["ready"] is False
     assert client.get("/v2/health/live").status_code == 200
 
 
 def test_metadata(client: FlaskClient) -> None:
-    answer = client.get("/v2/models/size").json
+    answer = client.get("/v2/models/size").get_json()
     assert (answer["name"], answer["versions"], answer["platform"]) == ("size", ["3"], "sklearn_pickle")
     assert answer["inputs"][0] == {"name": "width", "datatype": "FP64", "shape": [-1]}
     assert answer["outputs"][1] == {"name": "probabilities", "datatype": "FP64", "shape": [-1, 3]}

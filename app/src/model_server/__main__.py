@@ -9,13 +9,11 @@ import json
 import os
 import sys
 
+from model_server.libraries import set_up_libraries
+
 
 def main() -> int:
-    # Read once by libraries when they are imported, so this comes first. A worker's threads are the parallelism, and
-    # decoding has checked already that numbers are finite.
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    os.environ.setdefault("SKLEARN_ASSUME_FINITE", "1")
+    set_up_libraries()
 
     from model_server.bundle.manifest import GOLDEN, BundleError, read_verified
     from model_server.web.settings import settings_from
@@ -30,7 +28,7 @@ def main() -> int:
 
         scorer = load(settings.bundle, None if settings.scorer == "auto" else settings.scorer)
         golden = json.loads(read_verified(settings.bundle, GOLDEN, scorer.manifest))
-        served = Served(scorer, settings.service, golden=golden, max_rows=settings.max_rows)
+        served = Served(scorer, settings.service, golden=golden, max_rows=settings.max_rows, workers=settings.workers)
         server = Server(served, settings)
     except (BundleError, OSError, ValueError) as error:
         print(f"model-server: {error}", file=sys.stderr)

@@ -46,6 +46,13 @@ def same(found: Any, expected: list[Any]) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
+def tables(expected: dict[str, Any]) -> list[tuple[str, np.ndarray[Any, Any]]]:
+    """One tensor of rows and columns, as each datatype that holds them, of a model that takes numbers alone."""
+    if set(expected["datatypes"]) != {"FP64"}:
+        return []
+    return [(datatype, np.array(expected["rows"], triton_to_np_dtype(datatype))) for datatype in ("FP64", "FP32")]
+
+
 def refusal(ask: Callable[[], Any]) -> InferenceServerException:
     try:
         answer = ask()
@@ -81,6 +88,14 @@ def ask_as_triton(address: str, service: str, expected: dict[str, Any]) -> None:
                 assert [output["name"] for output in answer["outputs"]] == (outputs or ["predictions", "probabilities"])
                 for name in outputs or ["predictions", "probabilities"]:
                     same(found.as_numpy(name), [expected[name][number] for number in chosen])
+        for datatype, values in tables(expected):
+            for version, binary in (("", True), (VERSION, False)):
+                tensor = triton.InferInput("rows", list(values.shape), datatype)
+                tensor.set_data_from_numpy(values, binary_data=binary)
+                found = client.infer(service, [tensor], version)
+                assert found.get_response()["model_version"] == VERSION
+                for name in ("predictions", "probabilities"):
+                    same(found.as_numpy(name), expected[name])
         for wrong, status, message in (
             (lambda: client.infer("other", inputs), "404", "not found"),
             (lambda: client.infer(service, inputs, "9"), "404", "not found"),
@@ -110,8 +125,20 @@ async def ask_as_kserve(url: str, service: str, expected: dict[str, Any]) -> Non
             assert found.id == "two"
             for output in found.outputs:
                 same(output.as_numpy(), [expected[output.name][number] for number in whole])
+        for datatype, values in tables(expected):
+            # This client knows no versions: one is a part of the name in the path.
+            for name, binary in ((service, True), (f"{service}/versions/{VERSION}", False)):
+                tensor = kserve.InferInput("rows", list(values.shape), datatype)
+                tensor.set_data_from_numpy(values, binary_data=binary)
+                headers: dict[str, str] = {}
+                request = kserve.InferRequest(service, [tensor])
+                found = await client.infer(url, request, model_name=name, response_headers=headers)
+                assert headers["x-model-version"] == VERSION
+                for output in found.outputs:
+                    same(output.as_numpy(), expected[output.name])
         request = kserve.InferRequest(service, inputs[1:])
-        [error] = await asyncio.gather(client.infer(url, request, model_name=service), return_exceptions=True)
+        errors = await asyncio.gather(client.infer(url, request, model_name=service), return_exceptions=True)
+        error = errors[0]
         assert isinstance(error, httpx.HTTPStatusError), error
         assert "is missing, '400" in str(error), error
 

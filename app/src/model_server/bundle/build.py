@@ -16,22 +16,25 @@ import pickle
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from model_server.bundle.contract import DATES, FLOATS, INTEGERS, Contract, Input, Output, encode_contract
 from model_server.bundle.golden import mismatches
-from model_server.bundle.lock import lock, modules_of
+from model_server.bundle.lock import distributions, encode_lock, modules_of, pins_of
 from model_server.bundle.manifest import (
     CONTRACT,
     GOLDEN,
     LOCK,
     MANIFEST,
+    SBOM,
     SCHEMA,
     BundleError,
     Manifest,
@@ -39,6 +42,7 @@ from model_server.bundle.manifest import (
     verify,
 )
 from model_server.bundle.prove import choose
+from model_server.bundle.sbom import sbom
 from model_server.scoring.encode import to_json
 from model_server.scoring.errors import ScoringError
 from model_server.scoring.formats import FORMATS, predictor_of
@@ -55,12 +59,15 @@ RELATIVE_TOLERANCE = 1e-6
 ABSOLUTE_TOLERANCE = 1e-9
 
 
-def read_rows(path: Path, dates: tuple[str, ...] = ()) -> pd.DataFrame:
-    """The rows of a ``.csv`` or ``.parquet`` file. ``dates`` are columns of text that are dates, as a CSV has them."""
+def read_rows(path: Path, dates: tuple[str, ...] = (), texts: tuple[str, ...] = ()) -> pd.DataFrame:
+    """The rows of a ``.csv`` or ``.parquet`` file.
+
+    ``dates`` are columns of text that are dates, as a CSV has them; ``texts`` are text there, though it be all digits.
+    """
     if path.suffix not in (".csv", ".parquet"):
         raise BundleError(f"{path}: expected a .csv or .parquet file")
     try:
-        rows = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        rows = pd.read_csv(path, dtype=dict.fromkeys(texts, str)) if path.suffix == ".csv" else pd.read_parquet(path)
         for column in dates:
             if column not in rows.columns:
                 raise BundleError(f"date {column!r} is no column of the data")
@@ -88,35 +95,53 @@ def build(
     timings: bool = False,
     trusted: tuple[str, ...] = (),
     modules: tuple[Path, ...] = (),
+    agree: Callable[[Contract], Contract] | None = None,
+    saved_with: tuple[Requirement, ...] = (),
+    where: str | None = None,
 ) -> Manifest:
     """Write the bundle of ``model`` to the folder ``out``, which must be missing or empty; all of it or nothing.
 
     ``rows`` are the training data or a sample of it. They give the contract, and the golden rows are taken from them.
     ``targets`` are columns of it that the model does not take. The model is compiled to the fastest form that is proven
     equal, or to ``scorer`` if that is given. ``trusted`` are types of a skops file that it may be made of, ``modules``
-    files with classes of its own, which the bundle ships. The same inputs give the same bundle, byte for byte, but not
-    with ``timings``, which puts into the manifest how long predictions take.
+    files with classes of its own, which the bundle ships. ``agree`` is given the contract that the rows say, and gives
+    that of the bundle, or a BundleError; ``saved_with`` is what is known of the versions that the model was written
+    with, which the locked packages must have; ``where`` names the model in errors.
+
+    The same inputs give the same bundle, byte for byte, but not with ``timings``, which puts into the manifest how long
+    predictions take.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out}: expected an empty folder or none")
+    where = where or str(model)
     data = _read(model)
     shipped = {f"{FOLDER}{path.name}": _read(path) for path in modules}
-    loaded = _load(model, data, model_format, trusted, shipped)
-    frame = _features(loaded, rows, targets)
-    contract, golden = _observed(loaded, frame, golden_rows, relative_tolerance, absolute_tolerance)
+    loaded = _load(where, data, model_format, trusted, shipped)
+    frame = _features(loaded, without(rows, targets))
+    contract = _described(loaded, frame)
+    contract, golden = _observed(
+        loaded, frame, agree(contract) if agree else contract, golden_rows, relative_tolerance, absolute_tolerance
+    )
     columns = [_array(column, frame[column.name]) for column in contract.inputs]
     choice = choose(loaded, contract, columns, golden["tolerance"], scorer, timings)
     path = f"model.{FORMATS[model_format].suffix}"
     compiled = {} if choice.data is None else {FORMS[choice.form].path: choice.data}
-    needed = FORMATS[model_format].packages + (FORMS[choice.form].packages if compiled else ())
-    packages = {"numpy", *needed} | ({"pandas"} if contract.columns else set())
+    needed = {
+        "numpy",
+        *FORMATS[model_format].packages,
+        *(FORMS[choice.form].packages if compiled else ()),
+        *(("pandas",) if contract.columns else ()),
+        *distributions(_modules(data, model_format, loaded, shipped), where),
+    }
+    pins = pins_of(needed, where)
+    _compare_versions(pins, saved_with, where)
+    own = {path: data, **compiled, **shipped}
     files = {
-        path: data,
+        **own,
         CONTRACT: _document(encode_contract(contract)),
         GOLDEN: _document(golden),
-        LOCK: lock(_modules(data, model_format, loaded, shipped), packages, str(model)).encode(),
-        **shipped,
-        **compiled,
+        LOCK: encode_lock(pins).encode(),
+        SBOM: _document(sbom(name, version, own, needed, pins)),
     }
     scorer_section = {"form": choice.form, "tried": choice.tried}
     used = {"format": model_format, "path": path} | ({"trusted": sorted(trusted)} if trusted else {})
@@ -161,7 +186,7 @@ def _read(path: Path) -> bytes:
         raise BundleError(f"{path}: {error.strerror}") from None
 
 
-def _load(model: Path, data: bytes, model_format: str, trusted: tuple[str, ...], shipped: dict[str, bytes]) -> Any:
+def _load(where: str, data: bytes, model_format: str, trusted: tuple[str, ...], shipped: dict[str, bytes]) -> Any:
     written = FORMATS[model_format]
     for path in shipped:
         name = path[len(FOLDER) :].removesuffix(".py")
@@ -169,21 +194,21 @@ def _load(model: Path, data: bytes, model_format: str, trusted: tuple[str, ...],
             raise BundleError(f"module {path}: expected the name of a module of your own and .py")
     try:
         if written.untrusted and (unknown := sorted(set(written.untrusted(data)) - set(trusted))):
-            raise BundleError(f"{model}: expected types that are trusted (--trust TYPE), found {', '.join(unknown)}")
-        run_modules(shipped, str(model))
+            raise BundleError(f"{where}: expected types that are trusted (--trust TYPE), found {', '.join(unknown)}")
+        run_modules(shipped, where)
         loaded = written.model(data, trusted)
     except BundleError:
         raise
     except ModuleNotFoundError as error:
         advice = f"install it, or ship it with --module {str(error.name).partition('.')[0]}.py"
-        raise BundleError(f"{model}: needs the module {error.name}, which is not there: {advice}") from error
+        raise BundleError(f"{where}: needs the module {error.name}, which is not there: {advice}") from error
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         if "__main__" in reason:
             reason = "a class of it is defined in __main__: put it into a module and ship that with --module"
-        raise BundleError(f"{model}: cannot be loaded as {model_format}: {reason[:300]}") from error
+        raise BundleError(f"{where}: cannot be loaded as {model_format}: {reason[:300]}") from error
     if not hasattr(loaded, "predict") and not isinstance(loaded, OnnxModel):
-        raise BundleError(f"{model}: expected a model with a predict method, found {type(loaded).__name__}")
+        raise BundleError(f"{where}: expected a model with a predict method, found {type(loaded).__name__}")
     return loaded
 
 
@@ -199,12 +224,26 @@ def _modules(data: bytes, model_format: str, loaded: Any, shipped: dict[str, byt
     return {module for module in found if module.partition(".")[0] not in own}
 
 
-def _features(model: Any, rows: pd.DataFrame, targets: tuple[str, ...]) -> pd.DataFrame:
-    """The columns that the model takes, in its order."""
+def _compare_versions(pins: Mapping[str, str], saved_with: tuple[Requirement, ...], where: str) -> None:
+    wrong = []
+    for requirement in sorted(saved_with, key=lambda requirement: requirement.name):
+        pin = pins.get(canonicalize_name(requirement.name))
+        if pin is not None and not requirement.specifier.contains(pin, prereleases=True):
+            wrong.append(f"expected {requirement}, found {pin}")
+    if wrong:
+        raise BundleError(f"{where}: other packages than it was saved with: {'; '.join(wrong)}")
+
+
+def without(rows: pd.DataFrame, targets: tuple[str, ...]) -> pd.DataFrame:
+    """The rows without these columns."""
     for target in targets:
         if target not in rows.columns:
             raise BundleError(f"target {target!r} is no column of the data")
-    rows = rows.drop(columns=list(targets))
+    return rows.drop(columns=list(targets))
+
+
+def _features(model: Any, rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns that the model takes, in its order."""
     if rows.empty:
         raise BundleError("expected rows in the data, found none")
     names = getattr(model, "feature_names_in_", None)
@@ -218,16 +257,20 @@ def _features(model: Any, rows: pd.DataFrame, targets: tuple[str, ...]) -> pd.Da
             raise BundleError(f"column {column!r}, which the model takes, is not in the data")
     for column in rows.columns:
         if column not in names:
-            raise BundleError(f"the model does not take column {column!r} of the data: leave it out as a target")
+            raise BundleError(f"the model does not take column {column!r} of the data: leave it out with --target")
     return rows[list(names)]
 
 
-def _observed(
-    model: Any, frame: pd.DataFrame, golden_rows: int, relative: float, absolute: float
-) -> tuple[Contract, dict[str, Any]]:
-    """The contract, and the golden rows as the model server will answer them."""
+def _described(model: Any, frame: pd.DataFrame) -> Contract:
+    """The contract as far as the columns are concerned."""
     columns = hasattr(model, "feature_names_in_")
-    contract = Contract(columns, tuple(_input(name, frame[name]) for name in frame.columns), (), _takes_texts(model))
+    return Contract(columns, tuple(_input(name, frame[name]) for name in frame.columns), (), _takes_texts(model))
+
+
+def _observed(
+    model: Any, frame: pd.DataFrame, contract: Contract, golden_rows: int, relative: float, absolute: float
+) -> tuple[Contract, dict[str, Any]]:
+    """The contract with its outputs, and the golden rows as the model server will answer them."""
     if _finds_anomalies(model):
         contract = replace(contract, outputs=(Output("scores", "float64", (-1,)),))
     frame = frame.iloc[_evenly(len(frame), CANDIDATES)]

@@ -18,6 +18,7 @@ import numpy as np
 
 from model_server.bundle.contract import INTEGERS, Contract, Input
 from model_server.scoring.errors import BodyError, ContractError, kind_of, shown
+from model_server.scoring.matrix import array_of_rows
 from model_server.scoring.table import EXACT, Request, is_numeric, table_of_instances
 
 
@@ -29,6 +30,7 @@ def decoder(contract: Contract) -> Callable[[bytes], Request]:
     float32 = [place for place, column in enumerate(contract.inputs) if column.dtype == "float32"]
     largest = float(np.finfo(np.float32).max)
     has_probabilities = contract.has_probabilities
+    width = len(contract.inputs)
 
     def fast(body: bytes) -> Request:
         try:
@@ -42,7 +44,7 @@ def decoder(contract: Contract) -> Callable[[bytes], Request]:
             instances = [msgspec.structs.astuple(record) for record in found.instances]
         if not instances or (found.probabilities and not has_probabilities):
             return decode(body, contract)
-        table = np.array(instances, dtype=np.float64)
+        table = array_of_rows(instances, width)
         if float32:
             narrow = table[:, float32]
             if (np.abs(narrow) > largest).any():

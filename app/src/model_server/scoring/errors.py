@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 
@@ -26,11 +27,24 @@ class ContractError(ScoringError):
     """The body's rows are not what the contract says."""
 
 
+def column_is_missing(what: str, name: str, **details: Any) -> ContractError:
+    """For the column ``name`` of the contract; ``what`` says where it is not."""
+    return ContractError(
+        f"{what} {name!r} is missing", **details, column=name, expected=f"column {name!r}", found="none"
+    )
+
+
 class ModelError(ScoringError):
     """The model failed, or gave what JSON cannot hold, on rows that its contract allows."""
 
 
 _LARGEST = 1e38
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+def line_of(error: BaseException) -> str:
+    """An error in one line, the same in each process: without the addresses of objects."""
+    return _ADDRESS.sub("", " ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def shown(value: object) -> str:

@@ -18,8 +18,8 @@ import msgspec
 import numpy as np
 
 from model_server.bundle.contract import FLOATS, INTEGERS, Contract, Input
-from model_server.scoring.errors import BodyError, ContractError, kind_of, shown
-from model_server.scoring.matrix import matrix_reader
+from model_server.scoring.errors import BodyError, ContractError, column_is_missing, kind_of, shown
+from model_server.scoring.matrix import array_of_rows, matrix_reader
 from model_server.scoring.table import EXACT, Request, Table, column_array, is_numeric, table_of_columns
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -71,7 +71,7 @@ def frame_decoder(contract: Contract) -> Callable[[bytes], Request]:
             document = _body(body)
             rows = _rows_of_numbers(document)
             # Whole numbers beyond these have lost digits on their way through float.
-            found = np.array(rows, np.float64)
+            found = rows if isinstance(rows, np.ndarray) else array_of_rows(rows, len(names))
             is_table = len(found) and found.shape[1:] == (len(names),)
             return found if is_table and not (np.abs(found) >= EXACT).any() else None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, LookupError, ValueError, TypeError):
@@ -88,7 +88,7 @@ def frame_decoder(contract: Contract) -> Callable[[bytes], Request]:
                 return split.data
             if len(set(split.columns)) < len(split.columns):
                 raise LookupError
-            rows = np.array(split.data, np.float64)
+            rows = array_of_rows(split.data, len(split.columns))
             if rows.shape[1:] != (len(split.columns),):
                 raise LookupError
             return rows[:, [split.columns.index(name) for name in names]]
@@ -122,7 +122,7 @@ def csv_decoder(contract: Contract) -> Callable[[bytes], Request]:
         try:
             header = next(csv.reader([first.decode("utf-8-sig")], strict=True))
             lines = lines.strip().replace(b"\r\n", b"\n").replace(b"\n", b"],[")
-            found = np.array(_lists(b"[[" + lines + b"]]"), np.float64)
+            found = array_of_rows(_lists(b"[[" + lines + b"]]"), len(header))
             if found.shape[1:] != (len(header),) or (np.abs(found) >= EXACT).any():
                 return None
             return found[:, _places(header, contract)]
@@ -212,9 +212,7 @@ def _columns_of_records(form: str, rows: list[Any], contract: Contract) -> list[
             _wrong(f"{form}: row {number}", "an object", row, row=number)
         for column in contract.inputs:
             if column.name not in row:
-                raise ContractError(
-                    f"{form}: row {number}: column {column.name!r} is missing", row=number, column=column.name
-                )
+                raise column_is_missing(f"{form}: row {number}: column", column.name, row=number)
     return [[row[name] for row in rows] for name in contract.names]
 
 
@@ -223,7 +221,7 @@ def _columns_of_columns(columns: dict[str, Any], contract: Contract) -> list[lis
     found: list[list[Any]] = []
     for name in contract.names:
         if name not in columns:
-            raise ContractError(f"inputs: column {name!r} is missing", column=name)
+            raise column_is_missing("inputs: column", name)
         given = columns[name]
         values = given if isinstance(given, list) else [given]
         found.append([value[0] if isinstance(value, list) and len(value) == 1 else value for value in values])
@@ -257,9 +255,10 @@ def _csv(body: bytes) -> tuple[list[str], list[list[str]]]:
 def _places(names: list[str], contract: Contract) -> list[int]:
     """Where the columns of the contract are among ``names``."""
     for name in contract.names:
-        if names.count(name) != 1:
-            problem = "is there twice" if name in names else "is missing"
-            raise ContractError(f"column {name!r} {problem}", column=name)
+        if name not in names:
+            raise column_is_missing("column", name)
+        if names.count(name) > 1:
+            raise ContractError(f"column {name!r} is there twice", column=name)
     return [names.index(name) for name in contract.names]
 
 

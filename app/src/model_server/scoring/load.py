@@ -21,6 +21,10 @@ from model_server.scoring.modules import FOLDER, run_modules
 from model_server.scoring.scorer import Predictor, Scorer
 
 
+class OtherEnvironmentError(BundleError):
+    """A package is not the one that the bundle was made with."""
+
+
 def load(bundle: Path, form: str | None = None) -> Scorer:
     """The scorer of ``bundle``, in the form that its manifest names or in ``form``.
 
@@ -36,7 +40,7 @@ def load(bundle: Path, form: str | None = None) -> Scorer:
         raise BundleError(f"{bundle}: scorer: expected {' or '.join((NATIVE, *FORMS))}, found {form}")
     if form not in (NATIVE, manifest.scorer):
         raise BundleError(f"{bundle}: scorer: expected {NATIVE} or {manifest.scorer}, as it was built, found {form}")
-    pins = _pins(read_verified(bundle, LOCK, manifest).decode(), str(bundle))
+    pins = read_pins(bundle, manifest)
     check_installed(pins, str(bundle))
     contract = parse_contract(read_verified(bundle, CONTRACT, manifest), str(bundle))
     if form == NATIVE:
@@ -74,7 +78,8 @@ def _native(bundle: Path, manifest: Manifest, contract: Contract, pins: Mapping[
         raise
     except (Exception, SystemExit) as error:
         # A pickle runs what it wants, so anything can come out of it.
-        raise BundleError(f"{bundle}: {manifest.model_path} cannot be loaded: {_reason(error)}") from error
+        kind = OtherEnvironmentError if hasattr(error, "original_sklearn_version") else BundleError
+        raise kind(f"{bundle}: {manifest.model_path} cannot be loaded: {_reason(error)}") from error
     one_job(model)
     return Native(model, contract)
 
@@ -89,21 +94,22 @@ def _reason(error: BaseException) -> str:
 
 
 def check_installed(pins: Mapping[str, str], where: str) -> None:
-    """Raise BundleError for the first package that is not installed in its exact version."""
+    """Raise OtherEnvironmentError for the first package that is not installed in its exact version."""
     for name, expected in pins.items():
         try:
             found = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            raise BundleError(f"{where}: {name}: expected {expected}, found none installed") from None
+            raise OtherEnvironmentError(f"{where}: {name}: expected {expected}, found none installed") from None
         if found != expected:
-            raise BundleError(f"{where}: {name}: expected {expected}, found {found} installed")
+            raise OtherEnvironmentError(f"{where}: {name}: expected {expected}, found {found} installed")
 
 
-def _pins(lock: str, where: str) -> dict[str, str]:
+def read_pins(bundle: Path, manifest: Manifest) -> dict[str, str]:
+    """The exact version of each package in the bundle's lock."""
     pins = {}
-    for line in lock.split():
+    for line in read_verified(bundle, LOCK, manifest).decode().split():
         name, separator, version = line.partition("==")
         if not separator:
-            raise BundleError(f"{where}: {LOCK}: expected name==version, found {line!r}")
+            raise BundleError(f"{bundle}: {LOCK}: expected name==version, found {line!r}")
         pins[name] = version
     return pins

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,21 @@ def matrix_reader(contract: Contract) -> Callable[[Array], Table]:
         return table_of_columns([number_array(column, values) for column, values in columns], contract)
 
     return read
+
+
+def array_of_rows(rows: Sequence[Any], width: int) -> Array:
+    """Rows of ``width`` numbers, booleans or, for a missing value, None each, as a float64 array.
+
+    It takes a third of the time of numpy, which looks at every value to find out what it is.
+    """
+    pack = struct.Struct(f"{width}d").pack
+    try:
+        # Not bytes, for an array of those cannot be written to.
+        packed = bytearray().join([pack(*row) for row in rows])
+    except struct.error:
+        # There is None.
+        return np.array(rows, np.float64)
+    return np.frombuffer(packed, np.float64).reshape(len(rows), width)
 
 
 def number_array(column: Input, numbers: Array) -> Array:

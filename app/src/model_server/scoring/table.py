@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from model_server.bundle.contract import DATES, FLOATS, INTEGERS, Contract, Input
-from model_server.scoring.errors import ContractError, kind_of, shown
+from model_server.scoring.errors import ContractError, column_is_missing, kind_of, shown
 
 Table = np.ndarray[Any, Any] | tuple[np.ndarray[Any, Any], ...]
 """A float64 array of rows and columns where float64 holds every value exactly; else an array for each column.
@@ -145,9 +145,12 @@ def _columns_of_records(instances: list[Any], contract: Contract) -> Any:
         if instance.keys() != expected:
             for name in names:
                 if name not in instance:
-                    raise ContractError(f"row {row}: column {name!r} is missing", row=row, column=name)
-            name = min(instance.keys() - expected)
-            raise ContractError(f"row {row}: column {shown(name)} is not in the contract", row=row)
+                    raise column_is_missing(f"row {row}: column", name, row=row)
+            found = f"column {shown(min(instance.keys() - expected))}"
+            raise ContractError(
+                f"row {row}: {found} is not in the contract",
+                row=row, expected="columns of the contract alone", found=found,
+            )  # fmt: skip
     return ([instance[name] for instance in instances] for name in names)
 
 

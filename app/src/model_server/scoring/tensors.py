@@ -18,8 +18,8 @@ import numpy as np
 
 from model_server.bundle.contract import INTEGERS, Contract, Input
 from model_server.scoring.encode import to_json
-from model_server.scoring.errors import BodyError, ContractError, shown
-from model_server.scoring.matrix import Array, matrix_reader, number_array
+from model_server.scoring.errors import BodyError, ContractError, column_is_missing, shown
+from model_server.scoring.matrix import Array, array_of_rows, matrix_reader, number_array
 from model_server.scoring.scorer import Outputs
 from model_server.scoring.table import EXACT, Request, Table, column_array, is_nan, table_of_columns
 
@@ -157,7 +157,10 @@ def tensor_decoder(contract: Contract) -> Callable[[bytes, int | None], Asked]:
         for number, tensor in enumerate(tensors):
             place = places.get(tensor.name)
             if place is None:
-                raise ContractError(f"input {shown(tensor.name)} is no column of the contract", column=tensor.name)
+                raise ContractError(
+                    f"input {shown(tensor.name)} is no column of the contract",
+                    expected="columns of the contract alone", found=f"input {shown(tensor.name)}",
+                )  # fmt: skip
             if found[place] is not None:
                 raise BodyError(f"input {tensor.name!r} is there twice")
             if len(tensor.shape) == 2 and tensor.shape[1] != 1:
@@ -165,7 +168,7 @@ def tensor_decoder(contract: Contract) -> Callable[[bytes, int | None], Asked]:
             found[place] = number
         order = [number for number in found if number is not None]
         if len(order) < len(found):
-            raise ContractError(f"input {contract.names[found.index(None)]!r} is missing")
+            raise column_is_missing("input", contract.names[found.index(None)])
         matrix = _side_by_side([tensors[number] for number in order], [values[number] for number in order])
         if matrix is not None:
             return read_matrix(matrix)
@@ -300,7 +303,7 @@ def _side_by_side(tensors: list[_Tensor], values: list[Values]) -> Array | None:
     """Tensors of numbers in JSON as columns of one float64 array, if it holds them all exactly."""
     if not all(tensor.datatype in _NUMBERS for tensor in tensors) or not all(isinstance(each, list) for each in values):
         return None
-    matrix = np.array(values, np.float64).T
+    matrix = array_of_rows(values, len(values[0])).T
     for place, tensor in enumerate(tensors):
         if tensor.datatype in ("FP16", "FP32"):
             matrix[:, place] = _narrowed(matrix[:, place], _FLOATS[tensor.datatype])
@@ -314,7 +317,7 @@ def _numbers(tensor: _Tensor, values: Values) -> Array:
     if isinstance(values, np.ndarray):
         return values
     if tensor.datatype in _FLOATS:
-        return _narrowed(np.array(values, np.float64), _FLOATS[tensor.datatype])
+        return _narrowed(array_of_rows([values], len(values))[0], _FLOATS[tensor.datatype])
     try:
         return np.array(values, _INTEGERS[tensor.datatype])
     except OverflowError:

@@ -27,6 +27,9 @@ from model_server.web.protocol import Served
 
 _encode = msgspec.json.Encoder().encode
 
+GATE = "modelfleet-gate"
+"""The id of requests that are no client's: what is replayed must not be captured once more."""
+
 PENDING_BYTES = 256 * 1024
 """Written together, or at the next ``write``."""
 
@@ -67,6 +70,8 @@ class Capture:
 
     def take(self, request_id: str, scored: Scored) -> None:
         """Keep this request if it is one of the share. Evenly spread, not at random: 0.1 is every tenth."""
+        if request_id == GATE:
+            return
         self._debt += self._share
         # Ten times a tenth is a little less than one.
         if self._debt < 1 - 1e-9:

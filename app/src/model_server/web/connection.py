@@ -98,8 +98,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_arrived", "_begun", "_body", "_discards", "_endpoint", "_front", "_held", "_is_answered", "_is_new",
-        "_is_private", "_is_reading", "_is_stalled", "_job", "_left", "_parser", "_peer_is_done", "_timer",
-        "_transport", "ends_at",
+        "_is_private", "_is_reading", "_is_stalled", "_job", "_left", "_parser", "_peer_is_done", "_sent_after",
+        "_timer", "_transport", "ends_at",
     )  # fmt: skip
 
     def __init__(self, front: Front, is_private: bool = False) -> None:
@@ -121,6 +121,8 @@ class Connection(asyncio.Protocol):
         self._is_stalled = self._peer_is_done = False
         # When the first byte of the request came, and when the last did.
         self._begun = self._arrived = time.monotonic()
+        # When the answer before was sent, if nothing of this request had come by then.
+        self._sent_after = 0.0
         self.ends_at = self._begun + front.service.settings.read_timeout
 
     # What asyncio tells
@@ -176,7 +178,7 @@ class Connection(asyncio.Protocol):
                 if not self._is_reading:
                     self.ends_at = now + self._front.service.settings.keep_alive
                     return
-                self._begun = now
+                self._begun, self._sent_after = now, 0.0
         except ParseError as error:
             self._on_nonsense(error)
             return
@@ -242,7 +244,7 @@ class Connection(asyncio.Protocol):
         if not endpoint.route.predicts:
             self._send(service.answer(endpoint, ask), headers)
             return
-        waited = front.turns.wait(now)
+        waited = front.turns.wait(now, self._sent_after)
         seconds = _timeout(headers)
         if seconds is not None and seconds <= 0:
             detail = "X-Request-Timeout-Ms: expected a whole number of milliseconds from 1"
@@ -337,6 +339,8 @@ class Connection(asyncio.Protocol):
         except ParseError as error:
             self._on_nonsense(error)
             return
+        if self._is_reading or self._held:
+            self._sent_after = 0.0
         if not self._is_stalled:
             self.ends_at = time.monotonic() + self._front.service.settings.keep_alive
             self._resume()
@@ -356,7 +360,8 @@ class Connection(asyncio.Protocol):
         request_id = front.service.request_id(headers.get(b"x-request-id"))
         self._write(answer, request_id, closes)
         number = self._endpoint.number if self._endpoint else outcome.number
-        seconds = time.monotonic() - self._arrived
+        self._sent_after = time.monotonic()
+        seconds = self._sent_after - self._arrived
         front.service.record(number, outcome, seconds, request_id, message.method, message.target, headers)
         if closes:
             self._end_after_answer()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import mmap
 import os
@@ -23,6 +24,10 @@ from model_server.web.service import Service
 from model_server.web.settings import Settings
 from model_server.web.worker import Worker
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES = 8 * 1024 * 1024
+_GARBAGE = 20_000
+
 
 class Server(BaseApplication):
     """The gunicorn of one loaded model. ``run()`` returns only by ending the process."""
@@ -33,6 +38,7 @@ class Server(BaseApplication):
         self.settings = settings
         # While workers are replaced there are twice as many; a few more for those that take long to end.
         self.service = Service(replace(served, is_stopping=self.is_stopping), settings, 3 * settings.workers + 4)
+        _keep_memory()
         super().__init__()
 
     def is_stopping(self) -> bool:
@@ -81,6 +87,19 @@ class Master(Arbiter):
     def handle_usr2(self) -> None:
         """Not upgraded in place: a release starts in the other slot, and systemd knows this process alone."""
         self.log.warning("SIGUSR2 ignored")
+
+
+def _keep_memory() -> None:
+    """Let the workers keep the memory of a large request for the next one, and not look through each for garbage.
+
+    The C library would give it back to the system, and have it cleared page by page at the next request, which takes
+    as long as a thousand rows take to be predicted; the collector would look at every row that is decoded.
+    """
+    gc.set_threshold(_GARBAGE)
+    # Only the GNU library has it.
+    set_option = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: 0)
+    set_option(_MMAP_THRESHOLD, _KEPT_BYTES)
+    set_option(_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def _give_lane(arbiter: Arbiter, worker: Worker) -> None:

@@ -37,8 +37,11 @@ class Keys:
         return owner
 
 
-def read_keys(path: Path) -> Keys:
-    """Raise ValueError with one line for a file that is not as ``Keys`` has it, OSError for one that is not there."""
+def read_keys(path: Path, gate_key_sha256: str = "") -> Keys:
+    """The keys of the file, and one more by its sha256 if that is given.
+
+    Raise ValueError with one line for a file that is not as ``Keys`` has it, OSError for one that is not there.
+    """
     hashes: dict[str, bytes] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
@@ -51,4 +54,7 @@ def read_keys(path: Path) -> Keys:
         hashes[found[1]] = bytes.fromhex(found[2])
     if not hashes:
         raise ValueError(f"{path}: expected at least one key, found none")
+    if gate_key_sha256:
+        # No name in a file is empty.
+        hashes[""] = bytes.fromhex(gate_key_sha256)
     return Keys(hashes)

@@ -30,8 +30,9 @@ STATUSES = (200, *sorted({int(status) for status, _title in KINDS.values()}))
 OTHER = "other"
 """The route of what is no route, and the status of what is none of ours: clients must not grow the number of series."""
 
-PENDING_ROWS = 256
-"""Rows that are looked at together: counting row by row would take longer than many a model."""
+PENDING_ROWS = 32
+"""Rows that are looked at together: counting row by row would take longer than many a model, and counting hundreds at
+once as long as several requests, which wait meanwhile."""
 
 BUCKETS = 10
 """How many buckets a histogram of predicted numbers has, beside the one above all."""
@@ -128,7 +129,7 @@ class Metrics:
         pending, self._pending, self._pending_rows = self._pending, [], 0
         if pending:
             self._columns.count([scored.request.table for scored in pending], self._array)
-            self._predictions.count([scored.outputs["predictions"] for scored in pending], self._array)
+            self._predictions.count([scored.outputs[self._predictions.name] for scored in pending], self._array)
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads, of all workers."""
@@ -213,16 +214,20 @@ class _Columns:
 
 
 class _Predictions:
-    """What was predicted: how often each class, or a histogram of numbers over the range of the golden rows."""
+    """What was predicted: how often each class, or a histogram of numbers over the range of the golden rows.
+
+    Of an anomaly detector the numbers are its scores, for its predictions are two alone. ``name`` is the output's.
+    """
 
     def __init__(self, contract: Contract, golden: Mapping[str, Any], layout: Layout) -> None:
-        output: Output = contract.outputs[0]
+        self.name = "scores" if contract.has_scores else contract.outputs[0].name
+        output: Output = next(output for output in contract.outputs if output.name == self.name)
         values = output.shape[1] if len(output.shape) == 2 else 1
         self._count = values if values <= LARGEST_OUTPUTS and len(output.shape) <= 2 else 0
         self._classes = {value: place for place, value in enumerate(output.classes or ())}
         self._edges: list[tuple[float, ...]] = []
         if not self._classes:
-            self._edges = [_edges(golden.get("predictions", ()), place) for place in range(self._count)]
+            self._edges = [_edges(golden.get(self.name, ()), place) for place in range(self._count)]
         # A cell for each class and one for what is none, or one for each bucket, the last, and the sum.
         width = len(self._classes) + 1 if self._classes else BUCKETS + 2
         self._first = [layout.take(width) for _output in range(self._count)]

@@ -17,7 +17,7 @@ LARGEST_HEAD = 65_536
 
 
 class ParseError(ValueError):
-    """What arrived is no request that can be answered. ``kind`` is a failure's: request, target, headers, coding."""
+    """What arrived is no request that can be answered. ``kind`` is a failure's: request, target, headers."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(detail)
@@ -139,7 +139,7 @@ class Parser:
             if name == b"content-length":
                 arriving.content_length = int(value)
             elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-                raise ParseError("coding", "transfer coding: expected chunked alone")
+                raise ParseError("request", "expected the transfer coding chunked alone")
         arriving.has_head = True
         if arriving is self.message:
             self._on_head()

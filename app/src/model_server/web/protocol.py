@@ -83,6 +83,7 @@ class Served:
     """What routes are made for: the scorer, the name it is served under, and whether requests are welcome now.
 
     ``golden`` is the bundle's ``golden.json``, for examples: ``instances`` and the ``predictions`` the model gave.
+    ``workers`` is how many processes answer.
     """
 
     scorer: Scorer
@@ -90,6 +91,7 @@ class Served:
     is_stopping: Callable[[], bool] = lambda: False
     golden: Mapping[str, Any] = field(default_factory=dict)
     max_rows: int = 100_000
+    workers: int = 1
 
     def score(self, request: Request) -> Scored:
         """``request`` with what the model gives for it: what every route that predicts does between its two codings."""

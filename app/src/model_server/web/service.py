@@ -78,7 +78,7 @@ class Service:
         settings = self.settings
         self._id_prefix = urandom(6).hex().encode()
         self.metrics.use(lane)
-        self.keys = read_keys(settings.api_keys) if settings.api_keys else None
+        self.keys = read_keys(settings.api_keys, settings.gate_key_sha256) if settings.api_keys else None
         if settings.capture_dir and settings.capture_share:
             self.capture = Capture(
                 self.served,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ class Settings:
     read_timeout: int = 30
     access_log: str = "errors"
     api_keys: Path | None = None
+    gate_key_sha256: str = ""
     capture_dir: Path | None = None
     capture_share: float = 0.0
     capture_max_bytes: int = 64 * 1024 * 1024
@@ -63,6 +65,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         read_timeout=_number(environment, "READ_TIMEOUT", Settings.read_timeout),
         access_log=_choice(environment, "ACCESS_LOG", Settings.access_log, ACCESS_LOGS),
         api_keys=_path(environment, "API_KEYS"),
+        gate_key_sha256=_sha256(environment, "GATE_KEY_SHA256"),
         capture_dir=_path(environment, "CAPTURE_DIR"),
         capture_share=_share(environment, "CAPTURE_SHARE", Settings.capture_share),
         capture_max_bytes=_number(environment, "CAPTURE_MAX_BYTES", Settings.capture_max_bytes),
@@ -93,6 +96,13 @@ def _choice(environment: Mapping[str, str], name: str, default: str, choices: tu
     if found not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}, found {found!r}")
     return found
+
+
+def _sha256(environment: Mapping[str, str], name: str) -> str:
+    text = environment.get(name, "")
+    if text and not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise ValueError(f"{name}: expected a sha256 in hexadecimal, found {len(text)} other characters")
+    return text
 
 
 def _path(environment: Mapping[str, str], name: str) -> Path | None:

@@ -91,9 +91,10 @@ class Turns(DefaultSelector):
         self._woke = woke
         return found
 
-    def wait(self, now: float) -> float:
+    def wait(self, now: float, sent_after: float = 0.0) -> float:
         """At most how many seconds the request that is looked at ``now`` has waited already.
 
-        It came while those before it in this turn of the loop were answered, or during the turn before.
+        It came while those before it in this turn of the loop were answered, or during the turn before; and it was sent
+        after the client had its last answer, unless it did not wait for that.
         """
-        return now - self._woke + self._length
+        return now - max(self._woke - self._length, sent_after)

@@ -9,6 +9,7 @@ import asyncio
 import os
 import time
 from contextlib import suppress
+from pathlib import Path
 from socket import socket
 from typing import Any
 
@@ -21,6 +22,10 @@ from model_server.web.waiting import Turns
 
 LINGER = 2.0
 """Seconds in which a stopping worker still takes what a balancer sends that has not noticed yet."""
+
+
+OUT_OF_MEMORY_SCORE = 500
+"""Where memory is short the kernel is to end a worker, which the master replaces, and not the master."""
 
 
 class Worker(ASGIWorker):
@@ -49,6 +54,8 @@ class Worker(ASGIWorker):
 
     async def _serve(self) -> None:
         self._told = asyncio.Event()
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(str(OUT_OF_MEMORY_SCORE))
         try:
             self.app.service.start(self.lane)
         except (OSError, ValueError) as error:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from model_server.bundle.contract import Contract
+from model_server.scoring.errors import line_of
 from model_server.scoring.estimators import estimators
 from model_server.scoring.forms.compiler import NotCompiledError
 from model_server.scoring.forms.operations import Array
@@ -123,7 +124,7 @@ def compile_onnx(model: Any, contract: Contract) -> bytes:
             data: bytes = to_onnx(model, initial_types=initial, options=options).SerializeToString()
             Onnx(data, contract).start()
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+            reason = line_of(error)[:120]
             continue
         if len(data) > LARGEST:
             raise NotCompiledError(f"its {math.ceil(len(data) / 2**20)} MiB would be in memory once for each worker")

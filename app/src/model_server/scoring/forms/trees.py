@@ -73,7 +73,7 @@ class Trees:
             return _sum(values) / len(self.roots)
         per_round = len(self.start)
         values = values.reshape(-1, per_round, len(rows))
-        first = np.broadcast_to(self.start[:, np.newaxis], (1, per_round, len(rows)))
+        first = self.start.repeat(len(rows)).reshape(1, per_round, len(rows))
         return _sum(np.concatenate([first, values])).T
 
     def _leaves(self, rows: Array) -> Array:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -29,10 +30,12 @@ def routes(served: Served) -> list[Route]:
     )
     metadata = _constant(_metadata(served))
     who = {"model": served.service, "version": manifest.version, "digest": manifest.digest}
-    is_ready, is_not = _constant({"ready": True, **who}), _constant({"ready": False, **who})._replace(status=503)
 
     def ready(ask: Ask) -> Answer:
-        return is_not if served.is_stopping() else is_ready
+        stopping = served.is_stopping()
+        # Which of the workers answers, so that who wants to ask each of them knows when that is done.
+        document = {"ready": not stopping, **who, "worker": os.getpid(), "workers": served.workers}
+        return _constant(document)._replace(status=503 if stopping else 200)
 
     infer = _infer(served)
     found = [
