@@ -31,10 +31,11 @@ class ActionModule(ActionBase):
         if not src:
             raise AnsibleActionFail("src: expected a bundle on the controller, a folder or a tar of one, found none")
         bundle = Path(self._loader.path_dwim(src))
-        manifest = _checked(bundle, arguments.get("release"))
-        arguments.update(release=manifest.release, size=manifest.size)
+        manifest = _checked(bundle, arguments.get("release"), arguments.get("digest"))
+        arguments.update(release=manifest.release, digest=manifest.digest, size=manifest.size)
         found = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
-        if found.get("failed") or found.get("changed") or found.get("placed", True):
+        # With an address the host has fetched it itself by now, or failed: nothing is shipped instead.
+        if arguments.get("url") or found.get("failed") or found.get("changed") or found.get("placed", True):
             return found
         with tempfile.TemporaryDirectory() as temporary:
             archive = bundle
@@ -45,13 +46,15 @@ class ActionModule(ActionBase):
         return self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
 
 
-def _checked(bundle: Path, expected: str | None) -> Manifest:
+def _checked(bundle: Path, expected: str | None, digest: str | None) -> Manifest:
     try:
         manifest = verify(bundle)
     except BundleError as error:
         raise AnsibleActionFail(str(error)) from error
     if expected and manifest.release != expected:
         raise AnsibleActionFail(f"{bundle}: expected the bundle {expected}, found {manifest.release}")
+    if digest and manifest.digest != digest:
+        raise AnsibleActionFail(f"{bundle}: manifest.json: expected sha256 {digest}, found {manifest.digest}")
     return manifest
 
 

@@ -23,7 +23,13 @@ options:
     type: path
     default: /run/haproxy-master.sock
   state_dir:
-    description: The folder of what HAProxy reads when it starts, which is C(active.map), and of C(releases.json).
+    description:
+      - The folder of what HAProxy reads when it starts, which is C(active.map) and C(canary.map), and of
+        C(releases.json).
     type: path
     default: /var/lib/modelfleet/lb
+  rollouts_dir:
+    description: The folder of the journal of rollouts, and of what an operator tells a canary.
+    type: path
+    default: /var/lib/modelfleet/rollouts
 """

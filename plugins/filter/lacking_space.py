@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.space import lacking_space
@@ -14,20 +14,21 @@ short_description: Hosts without room for what a rollout places on them
 version_added: 0.1.0
 author: modelfleet contributors (@modelfleet)
 description:
-  - Compares the bytes of a release and of its environment with what is free on each host that is to get them.
-positional: hosts, size, wheelhouses
+  - Compares the bytes of releases and of their environments with what is free on each host that is to get them.
+positional: hosts, parts, wheelhouses
 options:
   _input:
-    description: What M(modelfleet.onprem.rollout_plan) returned as C(plan).
-    type: dict
+    description: What M(modelfleet.onprem.rollout_plan) returned as C(plan.plans).
+    type: list
+    elements: dict
     required: true
   hosts:
     description: What M(modelfleet.onprem.model_info) returned as C(model_host), by host.
     type: dict
     required: true
-  size:
-    description: The bytes of the release.
-    type: int
+  parts:
+    description: What M(modelfleet.onprem.rollout_request) returned as C(request.parts), with the bytes of each release.
+    type: dict
     required: true
   wheelhouses:
     description: What M(modelfleet.onprem.wheelhouse) returned for each of the plan's C(wheels).
@@ -42,7 +43,7 @@ EXAMPLES = """
     msg: "{{ lacking | join('; ') }}"
   when: lacking | length > 0
   vars:
-    lacking: "{{ plan | modelfleet.onprem.lacking_space(host_states, request.size, wheelhouses.results) }}"
+    lacking: "{{ plan.plans | modelfleet.onprem.lacking_space(host_states, request.parts, wheelhouses.results) }}"
 """
 
 RETURN = """
@@ -54,13 +55,13 @@ _value:
 
 
 def _lacking(
-    plan: Mapping[str, Any],
+    plans: Sequence[Mapping[str, Any]],
     hosts: Mapping[str, Mapping[str, Any]],
-    size: int,
+    parts: Mapping[str, Mapping[str, Any]],
     wheelhouses: Iterable[Mapping[str, Any]],
 ) -> list[str]:
     env_sizes = {gathered["item"]["env"]: gathered["size"] for gathered in wheelhouses}
-    return lacking_space(plan, hosts, size, env_sizes)
+    return lacking_space(plans, hosts, {service: part["size"] for service, part in parts.items()}, env_sizes)
 
 
 class FilterModule:

@@ -4,7 +4,8 @@
 """What a bundle is on disk: its manifest, and that every file is what the manifest says.
 
 A bundle is a directory, or a tar with the same files at its top level. Its identity is the sha256 of ``manifest.json``,
-which lists the sha256 and size of every other file. Nothing here unpickles anything.
+which lists the sha256 and size of every other file. One file alone may be there without being listed: the signature
+over the manifest, which is made after it. Nothing here unpickles anything.
 
 This file is shared: Ansible modules run it on a host, and the model server has it as ``model_server.bundle.manifest``.
 So it needs the standard library alone and runs on Python 3.9.
@@ -13,6 +14,7 @@ So it needs the standard library alone and runs on Python 3.9.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -27,13 +29,17 @@ from typing import IO, Any
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.json.sig"
 CONTRACT = "contract.json"
 GOLDEN = "golden.json"
 LOCK = "requirements.lock"
+SBOM = "sbom.cdx.json"
+"""The software bill of materials. Building writes one; a bundle without it is a bundle, too."""
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
 _CHUNK = 1 << 20
 _LARGEST_MANIFEST = 1 << 20
+_LARGEST_SIGNATURE = 1 << 14
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+]{0,63}")
 _FORMAT = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _PYTHON = re.compile(r"3\.[0-9]{1,2}")
@@ -91,6 +97,19 @@ class Manifest:
         raise BundleError(f"{where}: {path} is not in the manifest")
 
 
+@dataclass(frozen=True)
+class Seal:
+    """The bytes of a manifest and of the signature over them; no signature is None."""
+
+    manifest: bytes
+    signature: bytes | None
+
+    @property
+    def digest(self) -> str:
+        """The bundle's identity: the sha256 of the very bytes that the signature is over."""
+        return hashlib.sha256(self.manifest).hexdigest()
+
+
 def parse_manifest(data: bytes, where: str) -> Manifest:
     """The manifest in ``data``; ``where`` names it in errors."""
     try:
@@ -131,21 +150,29 @@ def read_manifest(bundle: Path) -> Manifest:
     return parse_manifest(_manifest_bytes(bundle), str(bundle))
 
 
+def read_seal(bundle: Path) -> Seal:
+    """The bytes of the manifest of ``bundle`` and of its signature, which is not verified here."""
+    return Seal(_manifest_bytes(bundle), _bytes_of(bundle, SIGNATURE, _LARGEST_SIGNATURE))
+
+
 def verify(bundle: Path) -> Manifest:
     """Check that ``bundle`` has exactly the files of its manifest, each with its size and digest."""
     return _verify(bundle, str(bundle))
 
 
-def pack(bundle: Path, tar: Path) -> Manifest:
-    """Write ``bundle`` to ``tar``: the same bundle gives the same bytes. ``tar`` appears verified or not at all."""
+def pack(bundle: Path, tar: Path, signature: bytes | None = None) -> Manifest:
+    """Write ``bundle`` to ``tar``: the same bundle gives the same bytes. ``tar`` appears verified or not at all.
+
+    With ``signature`` the tar has that one, and not the bundle's own.
+    """
     partial = tar.with_name(f".{tar.name}.{os.getpid()}")
     try:
         with _errors_of(bundle), tarfile.open(partial, "w", format=tarfile.GNU_FORMAT) as archive:
             for path, size, stream in _contents(bundle):
-                member = tarfile.TarInfo(path)
-                member.size = size
-                member.mode = 0o644
-                archive.addfile(member, stream)
+                if path != SIGNATURE or signature is None:
+                    archive.addfile(_member(path, size), stream)
+                if path == MANIFEST and signature is not None:
+                    archive.addfile(_member(SIGNATURE, len(signature)), io.BytesIO(signature))
         # What is checked is what was written, so a file that changed meanwhile does not get through.
         manifest = _verify(partial, str(bundle))
         with _errors_of(tar):
@@ -209,6 +236,11 @@ def _check(bundle: Path, where: str, manifest: Manifest, into: Path | None) -> N
         for path, size, stream in contents:
             if path == MANIFEST:
                 continue
+            if path == SIGNATURE:
+                data = _at_most(stream, size, _LARGEST_SIGNATURE, f"{where}: {SIGNATURE}")
+                if into:
+                    _write(into / path, data)
+                continue
             entry = missing.pop(path, None)
             if entry is None:
                 raise BundleError(f"{where}: {path} is not in the manifest")
@@ -235,13 +267,32 @@ def _check_digest(entry: FileEntry, found: str, where: str) -> None:
 
 
 def _manifest_bytes(bundle: Path) -> bytes:
+    data = _bytes_of(bundle, MANIFEST, _LARGEST_MANIFEST)
+    if data is None:
+        raise BundleError(f"{bundle}: {MANIFEST} is missing")
+    return data
+
+
+def _bytes_of(bundle: Path, wanted: str, most: int) -> bytes | None:
+    """A file of at most ``most`` bytes, unchecked; None if it is not there."""
     with _errors_of(bundle), closing(_contents(bundle)) as contents:
         for path, size, stream in contents:
-            if path == MANIFEST:
-                if size > _LARGEST_MANIFEST:
-                    raise BundleError(f"{bundle}: {MANIFEST}: expected at most {_LARGEST_MANIFEST} bytes, found {size}")
-                return stream.read(_LARGEST_MANIFEST)
-    raise BundleError(f"{bundle}: {MANIFEST} is missing")
+            if path == wanted:
+                return _at_most(stream, size, most, f"{bundle}: {wanted}")
+    return None
+
+
+def _at_most(stream: IO[bytes], size: int, most: int, where: str) -> bytes:
+    if size > most:
+        raise BundleError(f"{where}: expected at most {most} bytes, found {size}")
+    return stream.read(most)
+
+
+def _member(path: str, size: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(path)
+    member.size = size
+    member.mode = 0o644
+    return member
 
 
 def _contents(bundle: Path) -> Generator[tuple[str, int, IO[bytes]], None, None]:
@@ -255,7 +306,7 @@ def _directory_contents(bundle: Path) -> Generator[tuple[str, int, IO[bytes]], N
         # A link to a folder is listed among the folders, and os.walk does not go into it.
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
         found += [os.path.relpath(os.path.join(folder, name), bundle) for name in names + links]
-    for path in sorted(found, key=lambda path: (path != MANIFEST, path)):
+    for path in sorted(found, key=lambda path: (path != MANIFEST, path != SIGNATURE, path)):
         if not stat.S_ISREG(os.lstat(bundle / path).st_mode):
             raise BundleError(f"{bundle}: {path}: expected a plain file, found a link or special file")
         with open(bundle / path, "rb") as stream:
@@ -347,7 +398,7 @@ def _tried(scorer: dict[str, Any], where: str) -> tuple[dict[str, Any], ...]:
 
 
 def _file_entry(listed: dict[str, Any], path: str, where: str) -> FileEntry:
-    if not _PATH.fullmatch(path) or path == MANIFEST:
+    if not _PATH.fullmatch(path) or path in (MANIFEST, SIGNATURE):
         raise BundleError(f"{where}: expected a path inside the bundle, found {json.dumps(path)[:100]}")
     entry = _object(listed, path, where)
     size = entry.get("size")

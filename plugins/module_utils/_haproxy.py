@@ -20,7 +20,18 @@ from typing import Any, Callable, Optional, Protocol, TypeVar
 
 from ._files import only_one, write_file
 from ._http import Ready, Server, read_ready
-from ._route import Entries, State, Target, count_needed, format_map, format_records, parse_map, parse_records
+from ._route import (
+    Entries,
+    State,
+    Target,
+    count_needed,
+    format_map,
+    format_records,
+    parse_map,
+    parse_records,
+    parse_shares,
+    shares_meanwhile,
+)
 
 Result = TypeVar("Result")
 
@@ -28,10 +39,14 @@ _MAINT = 0x01 | 0x02 | 0x04 | 0x20
 _DRAIN = 0x08 | 0x10
 _STATUS = {"0": "DOWN", "1": "STARTING", "2": "UP", "3": "STOPPING"}
 
+LONGEST_WAIT = 5.0
+"""Seconds for which a change waits for the moment that it is to come at."""
+
 OPTIONS: dict[str, Any] = {
     "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
     "master_socket": {"type": "path", "default": "/run/haproxy-master.sock"},
     "state_dir": {"type": "path", "default": "/var/lib/modelfleet/lb"},
+    "rollouts_dir": {"type": "path", "default": "/var/lib/modelfleet/rollouts"},
 }
 
 
@@ -197,9 +212,9 @@ def read_servers(process: Talks) -> list[PoolServer]:
     ]
 
 
-def read_stat(process: Talks) -> list[dict[str, str]]:
-    """A row for each server, by the names that the heading gives."""
-    reply = process.ask("show stat -1 4 -1")
+def read_stat(process: Talks, kind: int = 4) -> list[dict[str, str]]:
+    """A row for each server, or for each pool as a whole if ``kind`` is 2, by the names that the heading gives."""
+    reply = process.ask(f"show stat -1 {kind} -1")
     if not reply.startswith("# pxname,"):
         raise HaproxyError(f"show stat: expected a table, found {reply[:60]!r}")
     return list(csv.DictReader(reply[2:].splitlines()))
@@ -342,35 +357,65 @@ class Balancer:
         self.process = process
         self.folder = Path(state_dir)
         self.map = self.folder / "active.map"
+        self.shares = self.folder / "canary.map"
         self.records = self.folder / "releases.json"
         self._master = master
 
     def read(self) -> State:
-        """What all three places say. The running map is what HAProxy says, not what was last written."""
-        return State(read_live_map(self.process, str(self.map)), *read_files(self.folder))
+        """What all three places say. The running maps are what HAProxy says, not what was last written."""
+        file, records, file_shares = read_files(self.folder)
+        live, live_shares = (read_live_map(self.process, str(path)) for path in (self.map, self.shares))
+        return State(live, file, records, live_shares, file_shares)
 
-    def commit(self, before: State, after: State) -> None:
-        """Make all three places say ``after``.
+    def commit(self, before: State, after: State, at: Optional[float] = None) -> None:
+        """Make all three places say ``after``, the running maps at the moment ``at`` (see ``wait_for``).
 
         The order is chosen so that a crash between any two steps leaves something that is right, and that the same
         command run again completes. ``releases.json`` is first, as it is right on both sides of the move (see
-        ``Record.earlier``). The map file is next, and the running map last: a start after a crash then takes up the
-        move, whose target was found healthy; the other way round it would go back to a slot that may be stopped.
-        If HAProxy refuses, the file is put back, so that what failed does not happen at the next reload.
+        ``Record.earlier``). The map files are next, and the running maps last: a start after a crash then takes up the
+        move, whose target was found healthy; the other way round it would go back to a slot that may be stopped. While
+        the routes change, the map of shares has those of both sides (see ``shares_meanwhile``).
+        If HAProxy refuses, the files are put back, so that what failed does not happen at the next reload.
         """
         leaving = find_leaving(self.process, self._master)
         write_changed(self.records, format_records(before.records), format_records(after.records))
+        file = shares_meanwhile(before.file, before.file_shares, after.file, after.file_shares)
+        write_changed(self.shares, format_map(before.file_shares), format_map(file))
         write_changed(self.map, format_map(before.file), format_map(after.file))
-        if before.live == after.live:
-            return
+        wait_for(at)
         try:
-            replace_live_map(self.process, str(self.map), after.live)
+            self._replace_live(self.process, before, after)
         except HaproxyError:
             write_changed(self.map, format_map(after.file), format_map(before.file))
+            write_changed(self.shares, format_map(file), format_map(before.file_shares))
             raise
+        write_changed(self.shares, format_map(file), format_map(after.file_shares))
         for process in leaving:
             # What is at stake is only what it still takes, and the pools it knows are still there.
-            _tolerantly(process, partial(replace_live_map, name=str(self.map), entries=after.live))
+            _tolerantly(process, partial(self._replace_live, before=before, after=after))
+
+    def _replace_live(self, process: Talks, before: State, after: State) -> None:
+        """Replace those of the running maps that change."""
+        shares = shares_meanwhile(before.live, before.live_shares, after.live, after.live_shares)
+        for path, old, new in (
+            (self.shares, before.live_shares, shares),
+            (self.map, before.live, after.live),
+            (self.shares, shares, after.live_shares),
+        ):
+            if old != new:
+                replace_live_map(process, str(path), new)
+
+    def commit_map(self, path: Path, before: Entries, after: Entries) -> None:
+        """Make a map say ``after``, as a file and in the processes that serve; as ``commit``, for one map alone."""
+        leaving = find_leaving(self.process, self._master)
+        write_changed(path, format_map(before), format_map(after))
+        try:
+            replace_live_map(self.process, str(path), after)
+        except HaproxyError:
+            write_changed(path, format_map(after), format_map(before))
+            raise
+        for process in leaving:
+            _tolerantly(process, partial(replace_live_map, name=str(path), entries=after))
 
     def set_servers(self, servers: Sequence[PoolServer], admin: str) -> None:
         """Put servers into ``ready``, ``drain`` or ``maint``, in the processes that are leaving as well."""
@@ -396,6 +441,16 @@ class Balancer:
     def processes(self) -> list[Talks]:
         """The one that takes connections, and those a reload has replaced."""
         return [self.process, *find_leaving(self.process, self._master)]
+
+
+def wait_for(at: Optional[float]) -> None:
+    """Wait until this machine's clock says ``at`` (seconds since 1970), for balancers to move at the same moment.
+
+    Not at all where that is past, or so far ahead that the clock must be another one than was meant.
+    """
+    left = at - time.time() if at else 0.0
+    if 0 < left <= LONGEST_WAIT:
+        time.sleep(left)
 
 
 def read_live_map(process: Talks, name: str) -> Entries:
@@ -447,11 +502,12 @@ def format_lines(entries: Entries) -> str:
     return ", ".join(" ".join(entry) for entry in entries) or "nothing"
 
 
-def read_files(folder: Path) -> tuple[Entries, Mapping[str, Any]]:
-    """What the map file and ``releases.json`` say; nothing if they are not there."""
+def read_files(folder: Path) -> tuple[Entries, Mapping[str, Any], Entries]:
+    """What the map of routes, ``releases.json`` and the map of shares say; nothing if they are not there."""
     return (
         parse_map(read_text(folder / "active.map"), str(folder / "active.map")),
         parse_records(read_text(folder / "releases.json"), str(folder / "releases.json")),
+        parse_shares(read_text(folder / "canary.map"), str(folder / "canary.map")),
     )
 
 
@@ -468,8 +524,9 @@ def write_changed(path: Path, before: str, after: str) -> None:
 
 
 def state_diff(state: State) -> str:
-    """All three places as text, for Ansible's diff."""
+    """All places as text, for Ansible's diff."""
     return (
         f"running map:\n{format_map(state.live)}map file:\n{format_map(state.file)}"
+        f"running shares:\n{format_map(state.live_shares)}shares file:\n{format_map(state.file_shares)}"
         f"releases.json:\n{format_records(state.records)}"
     )

@@ -9,11 +9,16 @@ import http.client
 import json
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 READY = "/v2/health/ready"
+
+GATE = "modelfleet-gate"
+"""The id of every request: a model server keeps none of them among those of its clients."""
 
 
 class HttpError(ValueError):
@@ -44,14 +49,18 @@ class Answer:
 
 
 class Server:
-    """A connection to ``address`` (``host:port``) kept for several requests of at most ``timeout`` seconds each."""
+    """A connection to ``address`` (``host:port``) kept for several requests of at most ``timeout`` seconds each.
 
-    def __init__(self, address: str, timeout: float) -> None:
+    ``key`` is the API key that goes with each request.
+    """
+
+    def __init__(self, address: str, timeout: float, key: str | None = None) -> None:
         host, _colon, port = address.rpartition(":")
         if not host or not port.isdigit():
             raise HttpError(f"address: expected HOST:PORT, found {address!r}")
         self.address = address
-        self._timeout = timeout
+        self.timeout = timeout
+        self.key = key
         self._connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=timeout)
 
     def __enter__(self) -> Server:
@@ -60,7 +69,15 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._connection.close()
+
+    def connect(self) -> None:
+        """Connect now, and not with the first request."""
+        with self._errors_of("a connection"):
+            self._connection.connect()
 
     def get(self, path: str) -> Answer:
         return self._ask("GET", path, None)
@@ -69,33 +86,45 @@ class Server:
         return self._ask("POST", path, json.dumps(document).encode())
 
     def _ask(self, method: str, path: str, body: bytes | None) -> Answer:
-        headers = {"Content-Type": "application/json"} if body is not None else {}
+        headers = {"X-Request-ID": GATE}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        if self.key is not None:
+            headers["Authorization"] = f"Bearer {self.key}"
         started = time.monotonic()
-        try:
+        with self._errors_of(f"an answer to {method} {path}"):
             self._connection.request(method, path, body, headers)
             response = self._connection.getresponse()
             content = response.read()
+        return Answer(response.status, content, time.monotonic() - started)
+
+    @contextmanager
+    def _errors_of(self, expected: str) -> Iterator[None]:
+        try:
+            yield
         except (TimeoutError, socket.timeout) as error:
             self._connection.close()
-            raise HttpError(
-                f"{self.address}: expected an answer to {method} {path} within {self._timeout:g} s, found none"
-            ) from error
+            raise HttpError(f"{self.address}: expected {expected} within {self.timeout:g} s, found none") from error
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             reason = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
-            raise HttpError(f"{self.address}: expected an answer to {method} {path}, found: {reason}") from error
-        return Answer(response.status, content, time.monotonic() - started)
+            raise HttpError(f"{self.address}: expected {expected}, found: {reason}") from error
 
 
 @dataclass(frozen=True)
 class Ready:
-    """What a server says to ``GET /v2/health/ready``; ``found`` is that in words."""
+    """What a server says to ``GET /v2/health/ready``; ``found`` is that in words.
+
+    ``worker`` is the process that answered, one of ``workers``.
+    """
 
     ready: bool
     found: str
     model: str | None = None
     version: str | None = None
     digest: str | None = None
+    worker: str | None = None
+    workers: int = 1
 
 
 def read_ready(server: Server) -> Ready:
@@ -107,5 +136,7 @@ def read_ready(server: Server) -> Ready:
     document = answer.json()
     if not isinstance(document, dict):
         return Ready(False, answer.shown)
-    names = {name: str(document[name]) for name in ("model", "version", "digest") if document.get(name)}
-    return Ready(answer.status == 200 and document.get("ready") is True, answer.shown, **names)
+    names = {name: str(document[name]) for name in ("model", "version", "digest", "worker") if document.get(name)}
+    workers = document.get("workers")
+    count = workers if isinstance(workers, int) and workers > 0 else 1
+    return Ready(answer.status == 200 and document.get("ready") is True, answer.shown, workers=count, **names)

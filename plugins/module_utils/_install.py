@@ -188,6 +188,7 @@ def _write_share(env: str, packages: str, wheels: Sequence[str], worker: int, wo
             target, archive, entry = files[number]
             try:
                 write(archive, entry, env, target)
+            # NotImplementedError is what zipfile raises where an entry names a compression that it does not know.
             except (EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
                 raise ValueError(f"{archive.filename}: expected a whole wheel, found: {error}") from error
     except (OSError, ValueError) as error:

@@ -84,6 +84,27 @@ class Layout:
     def settings(self, service: str, slot: str) -> Path:
         return self.root / f"etc/modelfleet/{service}-{slot}.env"
 
+    def gate_key(self, service: str) -> Path:
+        """The API key that the gates of this host ask the service's slots with, root's alone."""
+        return self.root / f"etc/modelfleet/{service}.key"
+
+    def captured(self, service: str, slot: str) -> list[Path]:
+        """The files of requests that a slot captured, the newest first."""
+        folder = self.root / f"var/lib/model-server/{service}-{slot}"
+        return sorted(folder.glob("*.jsonl"), key=lambda path: path.name, reverse=True)
+
+    def unit_file(self) -> Path:
+        """The unit that every slot is an instance of."""
+        return self.root / "etc/systemd/system/model-server@.service"
+
+    def trial(self, service: str, release: str) -> Path:
+        """What trying a release found, written once it passed."""
+        return self.release(service, release) / "trial.json"
+
+    def trial_settings(self, service: str, slot: str) -> Path:
+        """The settings of a release that is being tried, while it is."""
+        return self.root / f"run/model-trial-{service}-{slot}.env"
+
     def limits(self, service: str, slot: str) -> Path:
         return self.root / f"etc/systemd/system/{unit(service, slot)}.d/limits.conf"
 
@@ -91,6 +112,11 @@ class Layout:
 def unit(service: str, slot: str) -> str:
     """The systemd unit of a slot."""
     return f"model-server@{service}-{slot}.service"
+
+
+def trial_unit(service: str, slot: str) -> str:
+    """The systemd unit in which a release is tried before it may start in a slot."""
+    return f"model-trial-{service}-{slot}.service"
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a route is and how it may move: pure, so that the order of writes and the history can be reasoned about alone.
 
-A balancer knows a route in three places: the map in the running HAProxy, the map file that its next start reads, and
+A balancer knows a route in three places: the maps in the running HAProxy, the map files that its next start reads, and
 ``releases.json``, which says which release each slot was last given and which releases were active before.
+
+There are two maps. One says which pool a service's requests go to, the other which share of the requests to such a pool
+goes to the service's other pool instead. As that share belongs to the pool, it ends with the very change of the first
+map that moves the service away from it: there is no moment in which one map has changed and the other has not.
 """
 
 from __future__ import annotations
@@ -21,8 +25,11 @@ from ._layout import SLOTS, check_release, check_service, digest_of
 HISTORY = 50
 """How many earlier releases of a service are remembered."""
 
+ALL = 10_000
+"""Every request, in hundredths of a percent."""
+
 Entries = tuple[tuple[str, str], ...]
-"""The lines of a map in their order: a service, and the pool that its requests go to."""
+"""The lines of a map in their order: a service and the pool that its requests go to, or a pool and a share."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,24 @@ class Target:
     def digest(self) -> str:
         """The 12 hexadecimal digits that its servers must answer with."""
         return digest_of(self.release)
+
+
+@dataclass(frozen=True)
+class Canary:
+    """The share of a service's requests, in hundredths of a percent, that the release in the slot beside gets."""
+
+    service: str
+    share: int
+    release: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        check_service(self.service)
+        if not 0 <= self.share <= ALL:
+            raise ValueError(f"share of {self.service}: expected 0 to {ALL}, found {self.share}")
+        if self.release is not None:
+            check_release(self.release)
+        elif self.share:
+            raise ValueError(f"release of {self.service}: expected the one that gets a share, found none")
 
 
 @dataclass(frozen=True)
@@ -83,11 +108,13 @@ class Cold:
 
 @dataclass(frozen=True)
 class State:
-    """The three places: ``live`` (the running map), ``file`` (the map file), ``records`` (``releases.json``)."""
+    """The three places: ``live`` (the running maps), ``file`` (the map files), ``records`` (``releases.json``)."""
 
     live: Entries
     file: Entries
     records: Mapping[str, Record]
+    live_shares: Entries = ()
+    file_shares: Entries = ()
 
     def slot(self, service: str) -> Optional[str]:
         """The slot that takes the requests now, or would if HAProxy knew the service."""
@@ -97,16 +124,32 @@ class State:
                     return slot_of(service, pool)
         return None
 
+    def share(self, service: str) -> int:
+        """The share that goes to the other slot now, in hundredths of a percent."""
+        slot = self.slot(service)
+        shares = self.live_shares if self.live else self.file_shares
+        return int(dict(shares).get(pool_of(service, slot), "0")) if slot else 0
+
     def record(self, service: str) -> Record:
         return self.records.get(service, Record())
 
     def summary(self, service: str) -> dict[str, Any]:
         slot = self.slot(service)
-        return {"slot": slot, "release": self.record(service).active(slot)}
+        return {"slot": slot, "release": self.record(service).active(slot), "share": self.share(service)}
 
 
 def pool_of(service: str, slot: str) -> str:
     return f"{service}_{slot}"
+
+
+def entries_of(service: str, entries: Entries) -> Entries:
+    """The lines of a map that are about ``service``: one, if all is well."""
+    return tuple(entry for entry in entries if entry[0] == service)
+
+
+def shares_of(service: str, shares: Entries) -> Entries:
+    """The lines of a map of shares that are about the pools of ``service``, sorted; none, if it has no canary."""
+    return tuple(sorted(entry for entry in shares if slot_of(service, entry[0])))
 
 
 def slot_of(service: str, pool: str) -> Optional[str]:
@@ -115,11 +158,12 @@ def slot_of(service: str, pool: str) -> Optional[str]:
 
 
 def move(state: State, targets: Iterable[Target]) -> State:
-    """The state with every target active. Equal to ``state`` if all three places say so already.
+    """The state with every target active and getting all requests. Equal to ``state`` if all places say so already.
 
     Entries of other services stay as they are, and a service has one entry, however many it had.
     """
     live, file, records = state.live, state.file, dict(state.records)
+    live_shares, file_shares = state.live_shares, state.file_shares
     for target in targets:
         record = state.record(target.service)
         slot = state.slot(target.service)
@@ -132,7 +176,41 @@ def move(state: State, targets: Iterable[Target]) -> State:
         records[target.service] = Record({**record.slots, target.slot: target.release}, history)
         live = _with(live, target.service, target.pool)
         file = _with(file, target.service, target.pool)
-    return State(live, file, records)
+        live_shares, file_shares = (_without(shares, target.service) for shares in (live_shares, file_shares))
+    return State(live, file, records, live_shares, file_shares)
+
+
+def give(state: State, canaries: Iterable[Canary]) -> State:
+    """The state in which each canary gets its share; the routes stay. Equal to ``state`` if it is so already."""
+    records, shares = dict(state.records), [state.live_shares, state.file_shares]
+    for canary in canaries:
+        slot = state.slot(canary.service)
+        if slot is None:
+            raise ValueError(f"{canary.service}: expected a route to blue or green, found none in the map")
+        shares = [_without(entries, canary.service) for entries in shares]
+        if canary.share and canary.release:
+            record = state.record(canary.service)
+            if record.active(slot) == canary.release:
+                raise ValueError(
+                    f"release of {canary.service}: expected another one than serves from {slot}, found {canary.release}"
+                )
+            records[canary.service] = replace(record, slots={**record.slots, other(slot): canary.release})
+            shares = [(*entries, (pool_of(canary.service, slot), str(canary.share))) for entries in shares]
+    kept = [
+        before if sorted(before) == sorted(after) else after
+        for before, after in zip((state.live_shares, state.file_shares), shares)
+    ]
+    return replace(state, records=records, live_shares=kept[0], file_shares=kept[1])
+
+
+def shares_meanwhile(before: Entries, before_shares: Entries, after: Entries, after_shares: Entries) -> Entries:
+    """The shares while routes go from ``before`` to ``after``: those of pools that are left stay until they are left.
+
+    Only the pools that take a service's requests have a share that counts. So a map with the shares of both sides of
+    the change is right before it and after it; one that was left over from a change cut short is dropped before.
+    """
+    left = {pool for _service, pool in before} - {pool for _service, pool in after} - set(dict(after_shares))
+    return (*after_shares, *(entry for entry in before_shares if entry[0] in left))
 
 
 def move_back(state: State, targets: Iterable[Target]) -> State:
@@ -194,7 +272,9 @@ def provide(state: State, services: Sequence[str]) -> State:
     kept = {service: pool for service, pool in reversed(state.file) if service in services}
     entries = tuple((service, kept.get(service, pool_of(service, "blue"))) for service in services)
     records = {service: record for service, record in state.records.items() if service in services}
-    return State(state.live, entries, records)
+    pools = {pool for _service, pool in entries}
+    shares = tuple(entry for entry in state.file_shares if entry[0] in pools)
+    return State(state.live, entries, records, state.live_shares, shares)
 
 
 def count_needed(min_up: str, servers: int) -> int:
@@ -219,8 +299,22 @@ def parse_map(text: str, where: str) -> Entries:
     return tuple(entries)
 
 
+def parse_shares(text: str, where: str) -> Entries:
+    """The entries of a map file of shares."""
+    entries = parse_map(text, where)
+    for pool, share in entries:
+        if not share.isdigit() or int(share) > ALL:
+            raise ValueError(f"{where}: expected a share of 0 to {ALL} for {pool}, found {share!r}")
+    return entries
+
+
 def format_map(entries: Entries) -> str:
-    return "".join(f"{service} {pool}\n" for service, pool in entries)
+    return "".join(f"{key} {value}\n" for key, value in entries)
+
+
+def show_share(share: int) -> str:
+    """A share in hundredths of a percent as people write it."""
+    return f"{share / 100:g} %"
 
 
 def parse_records(text: str, where: str) -> dict[str, Record]:
@@ -256,6 +350,11 @@ def _with(entries: Entries, service: str, pool: str) -> Entries:
             found.append((service, pool))
             placed = True
     return tuple(found if placed else [*found, (service, pool)])
+
+
+def _without(shares: Entries, service: str) -> Entries:
+    """The shares but those of the service's pools."""
+    return tuple(entry for entry in shares if slot_of(service, entry[0]) is None)
 
 
 def _history_after(history: tuple[str, ...], left: Optional[str]) -> tuple[str, ...]:

@@ -5,18 +5,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import read_manifest
+from ansible_collections.modelfleet.onprem.plugins.module_utils._files import make_folder, write_file
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import (
     SLOTS,
     Layout,
     digest_of,
     env_of,
+    is_complete,
     list_releases,
     list_services,
     release_in,
@@ -35,8 +40,14 @@ LIMITS = (
 )
 """What ``limits`` may hold, by the names of systemd.resource-control(5) and systemd.exec(5)."""
 
+OWN_SETTINGS = ("MODEL_BUNDLE", "MODEL_ENV", "MODEL_SERVICE")
+"""What a slot itself tells the model server: where its release and its environment are, and which service it is."""
+
 STOP_MARGIN = 15
 """Seconds that systemd gives the model server beyond its own graceful timeout before it kills it."""
+
+GATE_KEY = "GATE_KEY_SHA256"
+"""The setting by which the model server knows the gates' API key: its sha256 alone, so that it may be seen."""
 
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*")
 _ESCAPED = re.compile(r'[\\"`$]')
@@ -106,19 +117,49 @@ def plan_start(
     layout: Layout, service: str, release: str, settings: Mapping[str, Any], limits: Mapping[str, Any]
 ) -> Start:
     """What the slot is to be started with: ``settings``, and those that say where the release is."""
-    given = {name: str(value) for name, value in settings.items()}
+    # Given when a slot is put back on what it ran before: the key may be another one by now.
+    given = {name: str(value) for name, value in settings.items() if name != GATE_KEY}
     # Given when a slot is put back on what it ran before, which may be an earlier environment of the same release.
     env = Path(given["MODEL_ENV"]).name if "MODEL_ENV" in given else env_of(layout.release(service, release))
-    own = {
-        "MODEL_BUNDLE": str(layout.release(service, release) / "bundle"),
-        # Not by way of the slot or the release: a process that runs must never see another one's packages.
-        "MODEL_ENV": str(layout.env(env or "")),
-        "MODEL_SERVICE": service,
-    }
-    for name, value in own.items():
+    # Not by way of the slot or the release: a process that runs must never see another one's packages.
+    own = (str(layout.release(service, release) / "bundle"), str(layout.env(env or "")), service)
+    for name, value in zip(OWN_SETTINGS, own):
         if given.setdefault(name, value) != value:
             raise SlotError(f"settings.{name}: expected {value}, which the slot sets itself, found {given[name]}")
     return Start(release, env, given, {name: str(value) for name, value in limits.items()})
+
+
+def with_gate_key(layout: Layout, service: str, start: Start, check_mode: bool) -> Start:
+    """``start`` with the gates' own API key, where the model server wants keys.
+
+    The first start on this host makes the key, check mode makes none.
+    """
+    if not start.settings.get("API_KEYS"):
+        return start
+    path = layout.gate_key(service)
+    if not check_mode and not path.exists():
+        make_folder(path.parent)
+        write_file(path, secrets.token_hex(32) + "\n", mode=0o600)
+    key = read_gate_key(layout, service)
+    settings = {**start.settings, GATE_KEY: hashlib.sha256(key.encode()).hexdigest() if key else ""}
+    return replace(start, settings=settings)
+
+
+def read_gate_key(layout: Layout, service: str) -> str | None:
+    """The gates' API key for the slots of the service on this host, None if it has none."""
+    return read_text(layout.gate_key(service)).strip() or None
+
+
+def check_placed(layout: Layout, service: str, start: Start) -> None:
+    """SlotError unless the release and its environment are on the host."""
+    place = layout.release(service, start.release)
+    if not place.is_dir():
+        raise SlotError(f"{place}: expected the release to be on this host, found none: run model_release first")
+    found = read_manifest(place / "bundle").release
+    if found != start.release:
+        raise SlotError(f"{place}: expected the bundle {start.release}, found {found}")
+    if not start.env or not is_complete(layout, start.env):
+        raise SlotError(f"{place}: expected an environment that is on this host, found {start.env or 'none'}")
 
 
 def read_record(layout: Layout, service: str, slot: str) -> Start | None:

@@ -18,6 +18,7 @@ _PROPERTIES = (
     "ExecMainStatus",
     "NRestarts",
     "InvocationID",
+    "MemoryCurrent",
 )
 _PROGRAM_SECONDS = 30
 # With cgroups of version 1, or with OOMPolicy=continue, systemd does not tell the kernel's kill from another.
@@ -30,7 +31,8 @@ class SystemdError(ValueError):
 
 @dataclass(frozen=True)
 class UnitState:
-    """A unit as systemd shows it. ``active`` and ``sub`` are its states (``active``, ``running``)."""
+    """A unit as systemd shows it. ``active`` and ``sub`` are its states (``active``, ``running``), ``memory`` is what
+    it takes now, in bytes."""
 
     active: str
     sub: str
@@ -38,6 +40,7 @@ class UnitState:
     exit_status: int
     restarts: int
     invocation: str
+    memory: int = 0
 
 
 def parse_show(text: str) -> dict[str, UnitState]:
@@ -53,6 +56,8 @@ def parse_show(text: str) -> dict[str, UnitState]:
                 exit_status=int(found["ExecMainStatus"] or 0),
                 restarts=int(found["NRestarts"] or 0),
                 invocation=found["InvocationID"],
+                # "[not set]" where it does not run.
+                memory=int(memory) if (memory := found.get("MemoryCurrent", "")).isdigit() else 0,
             )
     return states
 
@@ -62,6 +67,13 @@ def show(units: Sequence[str]) -> dict[str, UnitState]:
     if not units:
         return {}
     return parse_show(_systemctl("show", f"--property={','.join(_PROPERTIES)}", "--", *units))
+
+
+def running(pattern: str) -> list[str]:
+    """The units whose names match ``pattern`` and that run, or are about to."""
+    states = "active,activating,reloading,deactivating"
+    lines = _systemctl("list-units", "--plain", "--no-legend", f"--state={states}", "--", pattern).splitlines()
+    return sorted(line.split()[0] for line in lines if line.strip())
 
 
 def show_one(unit: str) -> UnitState:
@@ -94,6 +106,40 @@ def stop(unit: str, seconds: float) -> None:
         raise SystemdError(f"{unit}: expected it to stop within {seconds:g} s, found it still stopping")
     if done.returncode:
         raise SystemdError(f"{unit}: expected it to stop, found: {_said(done)}")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A program that ran in a unit of its own: what it printed, and how it ended, None if it ended well."""
+
+    output: str
+    said: str
+    failed: UnitState | None
+
+
+def run_unit(unit: str, properties: Sequence[str], command: Sequence[str], seconds: float) -> Ended:
+    """Run ``command`` in a unit called ``unit`` that has ``properties`` (``Name=value``), and wait for its end.
+
+    It is killed after ``seconds``, with all that it started. No process of it is left in any case.
+    """
+    # One of a run that was cut short may be there.
+    if show_one(unit).active != "inactive":
+        stop(unit, _PROGRAM_SECONDS)
+        _run(["systemctl", "reset-failed", "--", unit], _PROGRAM_SECONDS)
+    options = [f"--property={each}" for each in (*properties, f"RuntimeMaxSec={seconds:g}", "TimeoutStopSec=1")]
+    # A unit that failed stays to be asked why: how it ended must not be read from what its own process may print.
+    run = ["systemd-run", "--quiet", "--wait", "--pipe", f"--unit={unit}", *options, "--", *command]
+    done = _run(run, seconds + _PROGRAM_SECONDS)
+    if done is not None and done.returncode == 0:
+        return Ended(done.stdout, done.stderr, None)
+    state = show_one(unit)
+    _run(["systemctl", "stop", "--", unit], _PROGRAM_SECONDS)
+    _run(["systemctl", "reset-failed", "--", unit], _PROGRAM_SECONDS)
+    if done is None:
+        raise SystemdError(f"{unit}: expected its end within {seconds:g} s, found it still running")
+    if state.result == "success":
+        raise SystemdError(f"{unit}: expected it to run, found: {_said(done)}")
+    return Ended(done.stdout, done.stderr, state)
 
 
 def is_enabled(unit: str) -> bool:

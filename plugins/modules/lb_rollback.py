@@ -16,6 +16,8 @@ description:
   - Finds the release to go back to. If as many servers are UP in the idle slot as in the one that serves now, and all
     of these answer as that release, the service is warm. All that are warm move in one step. For the others it changes
     nothing and says why they are cold.
+  - Where a canary has a share of the requests, going back is to end it, unless O(to) is another release than the one
+    that serves. Nothing moves then.
   - The history is a stack. Going back takes the release off it, so going back again goes further back, and never to
     what was gone back from.
 options:
@@ -37,6 +39,32 @@ options:
     description: For how many seconds to wait until the servers of the idle slot are UP. At once, if it is 0.
     type: float
     default: 0
+  targets:
+    description:
+      - For services that were started to go back to, the C(slot) and the C(release) that runs there, which need not be
+        what O(to) would find.
+    type: dict
+    default: {}
+  begin:
+    description:
+      - The rollout that this is, as M(modelfleet.onprem.rollout_request) returned it. It begins, moves and ends in the
+        same run, and is in the journal then.
+      - A service that another rollout holds is cold, for there is more to do than to move.
+    type: dict
+  rollout:
+    description:
+      - The id of a rollout that has begun already and that this is the step C(move) of.
+      - It must hold the services still.
+    type: str
+  at:
+    description:
+      - The moment, in seconds since 1970 by the balancer's clock, at which the running HAProxy changes, so that several
+        balancers do at once. At once where it is past, or more than five seconds ahead.
+    type: float
+  revisions:
+    description: For each service its RV(revisions) as an earlier run returned them, which must still be so.
+    type: dict
+    default: {}
 extends_documentation_fragment:
   - modelfleet.onprem.attributes
   - modelfleet.onprem.balancer
@@ -64,6 +92,17 @@ rolled_back:
   type: dict
   sample:
     tumour: {"from": "3-9c56cc51b374", "to": "2-0a1b2c3d4e5f", "slot": "blue"}
+ended:
+  description: For each service whose canary has ended the share that it had, in hundredths of a percent.
+  returned: success
+  type: dict
+  sample: {}
+held:
+  description: The services of the rollouts that hold those that are asked for, which are cold for that.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 cold:
   description: >-
     For each service that could not move the release it would have gone to, null if none is known by that name, and why.
@@ -71,6 +110,16 @@ cold:
   type: dict
   sample:
     prices: {"release": "11-5e6f0a1b2c3d", "reason": "prices_blue: expected 3 of 3 servers UP within 0 s, found 0"}
+revisions:
+  description: For each service what changes with its route, its record and its rollouts.
+  returned: success
+  type: dict
+  sample: {"tumour": "9c56cc51b374c3ba"}
+clock:
+  description: What the balancer's clock says, in seconds since 1970.
+  returned: success
+  type: float
+  sample: 1767323045.123
 seconds:
   description: How long it took.
   returned: success
@@ -79,9 +128,12 @@ seconds:
 """
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.modelfleet.onprem.plugins.module_utils._control import Control, ControlFile
 from ansible_collections.modelfleet.onprem.plugins.module_utils._haproxy import (
     OPTIONS,
     Balancer,
@@ -93,11 +145,25 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._haproxy import 
     wait_for_pool,
     wrong_servers,
 )
+from ansible_collections.modelfleet.onprem.plugins.module_utils._journal import (
+    Journal,
+    Rollout,
+    Step,
+    begin,
+    check_revisions,
+    end,
+    read_rollout,
+    refusal,
+    revision,
+)
+from ansible_collections.modelfleet.onprem.plugins.module_utils._journal_folder import JournalFolder, now
 from ansible_collections.modelfleet.onprem.plugins.module_utils._route import (
+    Canary,
     Cold,
     State,
     Target,
     find_earlier,
+    give,
     move_back,
     other,
     pool_of,
@@ -109,17 +175,22 @@ ARGUMENTS = {
     "to": {"type": "str"},
     "cold_ok": {"type": "bool", "default": True},
     "wait_timeout": {"type": "float", "default": 0},
+    "targets": {"type": "dict", "default": {}},
+    "begin": {"type": "dict"},
+    "rollout": {"type": "str"},
+    "at": {"type": "float"},
+    "revisions": {"type": "dict", "default": {}},
 }
 
 
-def find_cold(balancer: Balancer, target: Target, seconds: float) -> Cold | None:
+def find_cold(balancer: Balancer, state: State, target: Target, seconds: float) -> Cold | None:
     """Why the target cannot take requests now, None if it can.
 
     As many of its servers must be UP as there are UP in the pool that serves now: a host that is down is down in both,
     and going back must not wait for it to be mended.
     """
     servers = read_servers(balancer.process)
-    serving = find_pool(servers, pool_of(target.service, other(target.slot)))
+    serving = find_pool(servers, pool_of(target.service, state.slot(target.service) or other(target.slot)))
     needed = min(sum(server.in_rotation for server in serving), len(find_pool(servers, target.pool)))
     try:
         servers = wait_for_pool(balancer.process, target.pool, str(max(1, needed)), seconds)
@@ -129,20 +200,53 @@ def find_cold(balancer: Balancer, target: Target, seconds: float) -> Cold | None
     return Cold(target.service, target.release, "; ".join(wrong)) if wrong else None
 
 
+def find_canaries(state: State, params: dict[str, Any]) -> list[Canary]:
+    """The canaries that going back ends. A rollout that has begun goes back itself."""
+    return [
+        Canary(service, 0)
+        for service in dict.fromkeys(params["services"])
+        if state.share(service)
+        and not params["rollout"]
+        and (params["to"] is None or find_earlier(state, service, params["to"]) is None)
+    ]
+
+
+def find_target(state: State, journal: Journal, params: dict[str, Any], service: str) -> Target | Cold | None:
+    """Where a service is to go, or why it cannot go there at once; None if it is there already."""
+    holder = journal.holder(service)
+    if params["begin"] and holder:
+        return Cold(service, None, refusal(service, holder))
+    wanted = params["targets"].get(service)
+    if wanted is None:
+        return find_earlier(state, service, params["to"], params["cold_ok"])
+    target = Target(service, wanted["slot"], wanted["release"])
+    return None if move_back(state, [target]) == state else target
+
+
+def held_with(journal: Journal, service: str) -> list[str]:
+    """The services of the rollout that holds ``service``, none if it is free."""
+    holder = journal.holder(service)
+    return list(holder.services) if holder else []
+
+
 def sort_services(
-    balancer: Balancer, state: State, params: dict[str, Any], check_mode: bool
+    balancer: Balancer,
+    journal: Journal,
+    state: State,
+    services: Sequence[str],
+    params: dict[str, Any],
+    check_mode: bool,
 ) -> tuple[list[Target], list[Cold]]:
     """The targets that are warm, and the services that are not.
 
     Where nothing may be cold, something has just started the releases; in check mode it has not, so none is asked.
     """
-    services = dict.fromkeys(params["services"])
-    found = [find_earlier(state, service, params["to"], params["cold_ok"]) for service in services]
+    found = [find_target(state, journal, params, service) for service in services]
     warm, cold = [], [service for service in found if isinstance(service, Cold)]
     for target in found:
         if isinstance(target, Target):
             trusted = check_mode and not params["cold_ok"]
-            reason = None if trusted else find_cold(balancer, target, params["wait_timeout"])
+            reason = None if trusted else find_cold(balancer, state, target, params["wait_timeout"])
             if reason is None:
                 warm.append(target)
             else:
@@ -152,13 +256,57 @@ def sort_services(
     return warm, cold
 
 
-def commit(balancer: Balancer, before: State, after: State) -> None:
+def commit(balancer: Balancer, before: State, after: State, at: float | None) -> None:
     with balancer.alone("changing routes"):
         if balancer.read() != before:
             raise HaproxyError(
                 "routes: expected no other change meanwhile, found one; read where they go and run again"
             )
-        balancer.commit(before, after)
+        balancer.commit(before, after, at)
+
+
+def rollout_of(begun: dict[str, Any], state: State, targets: list[Target]) -> Rollout:
+    """The rollout that a run is all of."""
+    services = {
+        target.service: {
+            "release": target.release,
+            "slot": target.slot,
+            "digest": target.digest,
+            "was": {key: state.summary(target.service)[key] for key in ("release", "slot")},
+        }
+        for target in targets
+    }
+    rollout = read_rollout({**begun, "action": "rollback", "services": services}, "begin")
+    return replace(rollout, steps=(Step("move", (), "started", ""),))
+
+
+def move_in_rollout(
+    balancer: Balancer,
+    folder: JournalFolder,
+    params: dict[str, Any],
+    states: tuple[State, State],
+    targets: list[Target],
+) -> None:
+    """Move, with the journal written before and after it."""
+    if not params["begin"]:
+        folder.start_step(params["rollout"], "move")
+        with folder.holding(params["rollout"]):
+            commit(balancer, *states, params["at"])
+        folder.finish_step(params["rollout"])
+        return
+    rollout = rollout_of(params["begin"], states[0], targets)
+    with folder.alone() as journal:
+        writes = begin(journal, rollout, now())
+        check_revisions(states[0], journal, params["revisions"])
+        folder.write(writes)
+    try:
+        commit(balancer, *states, params["at"])
+    except (ValueError, OSError) as error:
+        with folder.alone() as journal:
+            folder.write(end(journal, rollout.id, "failed", now(), str(error)))
+        raise
+    with folder.alone() as journal:
+        folder.write(end(journal, rollout.id, "done", now()))
 
 
 def main() -> None:
@@ -168,11 +316,22 @@ def main() -> None:
     try:
         with Process(params["socket"]) as process:
             balancer = Balancer(process, params["state_dir"], params["master_socket"])
+            folder = JournalFolder(params["rollouts_dir"])
+            journal = folder.read()
             before = balancer.read()
-            warm, cold = sort_services(balancer, before, params, module.check_mode)
-            after = move_back(before, warm)
+            canaries = find_canaries(before, params)
+            ended = {canary.service: {"share": before.share(canary.service)} for canary in canaries}
+            services = [service for service in dict.fromkeys(params["services"]) if service not in ended]
+            warm, cold = sort_services(balancer, journal, before, services, params, module.check_mode)
+            after = give(move_back(before, warm), canaries)
             if before != after and not module.check_mode:
-                commit(balancer, before, after)
+                for service in ended:
+                    # Whoever takes it through its steps must not go on.
+                    ControlFile(params["rollouts_dir"], service).write(Control("abort", "rollback.yml"))
+                if warm:
+                    move_in_rollout(balancer, folder, params, (before, after), warm)
+                else:
+                    commit(balancer, before, after, params["at"])
     except (ValueError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(
@@ -185,7 +344,11 @@ def main() -> None:
             }
             for target in warm
         },
+        ended=ended,
         cold={service.service: {"release": service.release, "reason": service.reason} for service in cold},
+        held=sorted({name for service in params["services"] for name in held_with(journal, service)}),
+        revisions={service: revision(before, journal, service) for service in params["services"]},
+        clock=time.time(),
         seconds=round(time.monotonic() - started, 3),
         diff={"before": state_diff(before), "after": state_diff(after)},
     )

@@ -18,6 +18,8 @@ description:
     they are; connections that are kept alive move with their next request.
   - The running HAProxy, the map file that its next start reads, and C(releases.json) are all compared with what is
     wanted, and whatever differs is put right. So a run that died half-way is completed by running it again.
+  - A service that has moved gets all of its requests in the slot. What M(modelfleet.onprem.lb_canary) gave to the slot
+    beside it ends in the same moment.
   - If the active release of a service changes, the one that was active before is added to its history.
 options:
   services:
@@ -37,6 +39,22 @@ options:
     description: Ask each server of the target pools that is UP whether it is ready and runs the release.
     type: bool
     default: true
+  staged:
+    description:
+      - Only see that all is ready for the move, and change nothing. Of several balancers each is asked so before one
+        moves.
+    type: bool
+    default: false
+  at:
+    description:
+      - The moment, in seconds since 1970 by the balancer's clock, at which the running HAProxy changes, so that several
+        balancers do at once. At once where it is past, or more than five seconds ahead.
+    type: float
+  rollout:
+    description:
+      - The id of the rollout that this is the step C(move) of, which is noted in the journal before and after it.
+      - It must hold the services still, and if it is a canary nobody must have ended it.
+    type: str
 extends_documentation_fragment:
   - modelfleet.onprem.attributes
   - modelfleet.onprem.balancer
@@ -44,6 +62,7 @@ attributes:
   check_mode:
     details: It does not wait for servers nor ask them, since what starts them has changed nothing in check mode either.
 seealso:
+  - module: modelfleet.onprem.lb_canary
   - module: modelfleet.onprem.lb_rollback
 """
 
@@ -64,13 +83,20 @@ EXAMPLES = r"""
 
 RETURN = r"""
 routes:
-  description: For each service where its requests went before and where they go now.
+  description: >-
+    For each service where its requests went before and where they go now, and which share of them to the other slot,
+    in hundredths of a percent.
   returned: success
   type: dict
   sample:
     tumour:
-      before: {"slot": "blue", "release": "2-0a1b2c3d4e5f"}
-      after: {"slot": "green", "release": "3-9c56cc51b374"}
+      before: {"slot": "blue", "release": "2-0a1b2c3d4e5f", "share": 2500}
+      after: {"slot": "green", "release": "3-9c56cc51b374", "share": 0}
+clock:
+  description: What the balancer's clock says, in seconds since 1970.
+  returned: success
+  type: float
+  sample: 1767323045.123
 seconds:
   description: How long it took, most of it waiting for servers.
   returned: success
@@ -83,6 +109,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.modelfleet.onprem.plugins.module_utils._control import ControlFile
 from ansible_collections.modelfleet.onprem.plugins.module_utils._haproxy import (
     OPTIONS,
     Balancer,
@@ -94,6 +121,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._haproxy import 
     wait_for_pool,
     wrong_servers,
 )
+from ansible_collections.modelfleet.onprem.plugins.module_utils._journal_folder import JournalFolder
 from ansible_collections.modelfleet.onprem.plugins.module_utils._route import State, Target, count_needed, move
 
 ARGUMENTS = {
@@ -102,6 +130,9 @@ ARGUMENTS = {
     "wait_timeout": {"type": "float", "default": 30},
     "min_up": {"type": "str", "default": "100%"},
     "verify": {"type": "bool", "default": True},
+    "staged": {"type": "bool", "default": False},
+    "at": {"type": "float"},
+    "rollout": {"type": "str"},
 }
 
 
@@ -125,19 +156,31 @@ def check_pools(balancer: Balancer, targets: Sequence[Target], params: dict[str,
 
 
 def move_routes(balancer: Balancer, params: dict[str, Any], check_mode: bool) -> tuple[State, State]:
-    """The state before and after. Only what differs is waited for, asked and written."""
+    """The state before and after, which are the same where it is only ``staged``.
+
+    Only what differs is waited for, asked and written.
+    """
     targets = parse_targets(params["services"])
     servers = read_servers(balancer.process)
     for target in targets:
         count_needed(params["min_up"], len(find_pool(servers, target.pool)))
     before = balancer.read()
     if check_mode or move(before, targets) == before:
-        return before, move(before, targets)
+        return before, before if params["staged"] else move(before, targets)
+    journal = JournalFolder(params["rollouts_dir"])
+    journal.start_step(params["rollout"], "move")
     check_pools(balancer, [target for target in targets if move(before, [target]) != before], params)
-    with balancer.alone("changing routes"):
+    if params["staged"]:
+        return before, before
+    # Waiting took its time: only what holds the services still may move them.
+    with balancer.alone("changing routes"), journal.holding(params["rollout"]) as rollout:
         before = balancer.read()
+        for target in targets if rollout and rollout.strategy == "canary" else []:
+            if target.slot != before.slot(target.service):
+                ControlFile(params["rollouts_dir"], target.service).check_goes_on()
         after = move(before, targets)
-        balancer.commit(before, after)
+        balancer.commit(before, after, params["at"])
+    journal.finish_step(params["rollout"])
     return before, after
 
 
@@ -157,6 +200,7 @@ def main() -> None:
             service: {"before": before.summary(service), "after": after.summary(service)}
             for service in params["services"]
         },
+        clock=time.time(),
         seconds=round(time.monotonic() - started, 3),
         diff={"before": state_diff(before), "after": state_diff(after)},
     )

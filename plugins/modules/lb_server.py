@@ -43,6 +43,15 @@ options:
     description: With O(state=ready), wait until the servers are UP.
     type: bool
     default: true
+  rollout:
+    description:
+      - The id of the rollout that takes the servers out and brings them back. It must hold its services still.
+      - Taking them out begins the step O(step) in the journal; bringing them back is its end.
+    type: str
+  step:
+    description: The name of the step.
+    type: str
+    default: replace
 extends_documentation_fragment:
   - modelfleet.onprem.attributes
   - modelfleet.onprem.balancer
@@ -95,6 +104,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._haproxy import 
     read_servers,
     wait_until,
 )
+from ansible_collections.modelfleet.onprem.plugins.module_utils._journal_folder import JournalFolder
 
 ARGUMENTS = {
     **OPTIONS,
@@ -102,6 +112,8 @@ ARGUMENTS = {
     "state": {"type": "str", "required": True, "choices": ["ready", "drain", "maint"]},
     "timeout": {"type": "float", "default": 30},
     "wait_up": {"type": "bool", "default": True},
+    "rollout": {"type": "str"},
+    "step": {"type": "str", "default": "replace"},
 }
 
 
@@ -160,6 +172,10 @@ def put(balancer: Balancer, params: dict[str, Any], check_mode: bool) -> list[Po
     before = find_servers(balancer, params["servers"])
     if check_mode:
         return before
+    journal = JournalFolder(params["rollouts_dir"])
+    if params["state"] != "ready":
+        names = dict.fromkeys(server.name for server in before)
+        journal.start_step(params["rollout"], params["step"], list(names))
     try:
         if params["state"] == "ready":
             bring_back(balancer, before, params["timeout"], params["wait_up"])
@@ -167,6 +183,8 @@ def put(balancer: Balancer, params: dict[str, Any], check_mode: bool) -> list[Po
             empty(balancer, before, params["state"], params["timeout"])
     finally:
         balancer.save_servers()
+    if params["state"] == "ready":
+        journal.finish_step(params["rollout"])
     return before
 
 

@@ -74,6 +74,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._haproxy import 
     read_live_map,
     state_diff,
 )
+from ansible_collections.modelfleet.onprem.plugins.module_utils._maintenance import MAP
 from ansible_collections.modelfleet.onprem.plugins.module_utils._route import (
     State,
     format_map,
@@ -98,27 +99,38 @@ def why_reload(params: dict[str, Any]) -> str | None:
         if started and int(config.stat().st_mtime) > int(started[1]):
             return f"it runs since before {config} was changed"
         folder = Path(params["state_dir"])
-        if str(folder / "active.map") not in process.ask("show map"):
+        maps = process.ask("show map")
+        if not all(str(folder / name) in maps for name in ("active.map", "canary.map")):
             return None
-        live, file = read_live_map(process, str(folder / "active.map")), read_files(folder)[0]
-        if sorted(live) != sorted(file):
-            return f"its routes differ from {folder / 'active.map'}"
+        files = read_files(folder)
+        for what, name, file in (("routes", "active.map", files[0]), ("shares", "canary.map", files[2])):
+            if sorted(read_live_map(process, str(folder / name))) != sorted(file):
+                return f"its {what} differ from {folder / name}"
     return None
 
 
+def read_state(folder: Path) -> State:
+    """What the files say, whether HAProxy runs or not."""
+    file, records, shares = read_files(folder)
+    return State((), file, records, (), shares)
+
+
 def write(folder: Path, before: State, after: State) -> None:
-    """Write what differs or is missing; HAProxy does not start without the map and the state file."""
+    """Write what differs or is missing; HAProxy does not start without the maps and the state file."""
     for name, old, new, mode in (
         ("releases.json", format_records(before.records), format_records(after.records), 0o644),
         ("active.map", format_map(before.file), format_map(after.file), 0o644),
+        ("canary.map", format_map(before.file_shares), format_map(after.file_shares), 0o644),
         ("servers.state", "", "", 0o600),
+        (MAP, "", "", 0o644),
     ):
         if old != new or not (folder / name).exists():
             write_file(folder / name, new, mode)
 
 
 def is_complete(folder: Path) -> bool:
-    return all((folder / name).exists() for name in ("releases.json", "active.map", "servers.state"))
+    names = ("releases.json", "active.map", "canary.map", "servers.state", MAP)
+    return all((folder / name).exists() for name in names)
 
 
 def main() -> None:
@@ -130,12 +142,12 @@ def main() -> None:
         if not module.check_mode:
             make_folder(folder)
             with only_one(folder, "changing routes"):
-                before = State((), *read_files(folder))
+                before = read_state(folder)
                 after = provide(before, params["services"])
                 missing = not is_complete(folder)
                 write(folder, before, after)
         else:
-            before = State((), *read_files(folder))
+            before = read_state(folder)
             after = provide(before, params["services"])
             missing = not is_complete(folder)
     except (ValueError, OSError) as error:

@@ -13,8 +13,9 @@ version_added: 0.1.0
 author:
   - modelfleet contributors (@modelfleet)
 description:
-  - Builds the environment that releases run in, out of a folder of wheels on the controller. The host needs a
-    Python of its distribution, and no package index, C(pip) or C(venv).
+  - Builds the environment that releases run in, out of a folder of wheels on the controller, which
+    M(modelfleet.onprem.wheelhouse) gathers there by means of C(uv). The host unpacks them with the Python of its
+    distribution; it needs no package index, C(uv), C(pip) or C(venv).
   - An environment's name is a digest of all that goes into it, so an environment with that name is never built
     twice, and every release that needs the same one shares it.
   - The wheels travel only to a host that lacks the environment. It is built beside its place by the Python that it

@@ -21,10 +21,18 @@ options:
     description: The services to read; all that have releases on the host, if it is not given.
     type: list
     elements: str
+  contracts:
+    description: Whether the contract of the release in each slot is read, too.
+    type: bool
+    default: false
   python:
     description: The host's interpreter that environments are made for.
     type: path
     default: /usr/bin/python3
+  verify:
+    description: Read every byte of every release, too, and look for what should not be there.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - modelfleet.onprem.attributes.info
 seealso:
@@ -61,8 +69,16 @@ model_host:
       type: list
       elements: str
       sample: [9c56cc51b374c3ba]
+    problems:
+      description: What is not as it should be, a line each, in all services of the host; empty unless O(verify) is set.
+      type: list
+      elements: str
+      sample: ["/var/lib/modelfleet/tumour/releases/.partial-3-0a1b2c3d4e5f: expected no rest of a run that was killed"]
     services:
-      description: For each service its releases, the one placed first first, and its two slots.
+      description:
+        - For each service its releases, the one placed first first, and its two slots.
+        - A slot has a C(contract) where O(contracts) is true, the document of its release's C(contract.json), which is
+          null where that is not what the bundle's manifest says.
       type: dict
       sample:
         tumour:
@@ -84,12 +100,19 @@ model_host:
             green: null
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import BundleError, read_manifest
+from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import (
+    CONTRACT,
+    BundleError,
+    read_manifest,
+    read_verified,
+)
+from ansible_collections.modelfleet.onprem.plugins.module_utils._consistency import find_problems
 from ansible_collections.modelfleet.onprem.plugins.module_utils._env import EnvError, read_python
 from ansible_collections.modelfleet.onprem.plugins.module_utils._files import free_bytes, on_one_disk
 from ansible_collections.modelfleet.onprem.plugins.module_utils._http import HttpError
@@ -107,7 +130,9 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._systemd import 
 
 ARGUMENTS = {
     "services": {"type": "list", "elements": "str"},
+    "contracts": {"type": "bool", "default": False},
     "python": {"type": "path", "default": "/usr/bin/python3"},
+    "verify": {"type": "bool", "default": False},
 }
 
 
@@ -131,13 +156,25 @@ def read_digest(layout: Layout, service: str, release: str) -> str | None:
         return None
 
 
-def read_host(layout: Layout, python: str, asked: Sequence[str] | None) -> dict[str, Any]:
+def read_contract(layout: Layout, service: str, release: str | None) -> Any:
+    """The document of a release's contract; None where there is none that can be trusted."""
+    try:
+        return json.loads(read_verified(layout.release(service, release) / "bundle", CONTRACT)) if release else None
+    except ValueError:
+        return None
+
+
+def read_host(layout: Layout, python: str, asked: Sequence[str] | None, contracts: bool = False) -> dict[str, Any]:
     """All that is known of the host and of the services that are ``asked`` for, or all of them."""
     here = list_services(layout)
     wanted = here if asked is None else [check_service(service) for service in asked]
     services = [name for name in here if name in wanted]
     places = [(service, slot) for service in services for slot in SLOTS]
     states = read_slots(layout, places)
+    if contracts:
+        for (service, _slot), state in states.items():
+            if state is not None:
+                state["contract"] = read_contract(layout, service, state["release"])
     return {
         "python": asdict(read_python(python)),
         "free_bytes": {"envs": free_bytes(layout.envs), "releases": free_bytes(layout.services)},
@@ -156,7 +193,9 @@ def read_host(layout: Layout, python: str, asked: Sequence[str] | None) -> dict[
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
-        found = read_host(Layout(), module.params["python"], module.params["services"])
+        layout = Layout()
+        found = read_host(layout, module.params["python"], module.params["services"], module.params["contracts"])
+        found["problems"] = find_problems(layout) if module.params["verify"] else []
     except (EnvError, HttpError, LayoutError, SystemdError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, model_host=found)

@@ -13,11 +13,22 @@ version_added: 0.1.0
 author:
   - modelfleet contributors (@modelfleet)
 description:
-  - Puts gates to a model server by asking it directly, past the balancers. V(ready) wants it to be ready for the
-    service, V(version) to have loaded the very bundle that is asked for, V(golden) to answer the golden rows as the
-    model did when the bundle was built, and V(latency) to answer single golden rows within O(max_latency_ms).
-  - A gate that is not among these is refused, with those that there are, before the model server is asked.
-  - The first gate that does not hold ends the run and fails it.
+  - Puts gates to a model server by asking it directly, past the balancers, in the order in which they are told here.
+  - V(ready) wants it to be ready for the service, and V(version) to have loaded the very bundle that is asked for.
+  - V(golden) wants every worker to answer the golden rows as the model did when the bundle was built.
+  - V(replay) sends recent captured requests to it and to the old release at O(baseline); without that one, what it
+    answered when they were captured counts. It compares the share of labels that flip, by the upper end of its Wilson
+    interval, the largest and the p99 change of score, and each segment of a column, which is each of its values, or a
+    quarter of a column of many numbers. Few rows never acquit a release. Too few are inconclusive, unless even the
+    lower end of the interval is too high, and a segment that is too small counts only then. Scores are probabilities.
+    Those of regressions and of anomaly detectors are in standard deviations of the old release's answers.
+  - V(latency) wants p99 of single golden rows within C(max_ms), and within C(factor) times what the release at
+    O(baseline) takes, asked in turns. Where it O(replaces) a release that cannot be asked, it is inconclusive whether
+    the factor holds. Without either the factor is not looked at.
+  - Where the slots of O(service) want API keys, those on this host are asked with the key that
+    M(modelfleet.onprem.model_slot) made for it. No other address is ever sent that key.
+  - A gate of mode V(warn) that does not hold is told and does no more. The first one that blocks ends the run and fails
+    it.
 options:
   address:
     description: The model server, as C(host:port).
@@ -33,24 +44,41 @@ options:
     description: The sha256 of the manifest of the bundle that it must have loaded, or its first digits.
     type: str
   golden:
-    description: The golden rows, a file C(golden.json) of a bundle on the host. Needed by V(golden) and V(latency).
+    description: The golden rows, a file C(golden.json) of a bundle on the host. Needed by V(golden), V(replay)
+      and V(latency). The contract is the file C(contract.json) beside it.
     type: path
-  max_latency_ms:
+  baseline:
     description:
-      - Milliseconds within which 99 of 100 requests of one golden row must be answered.
-      - The gate V(latency) is put whenever this is given, after those of O(gates). V(0) is as if it were not.
-    type: float
+      - The old release that runs beside this one, as C(host:port), or as the slot of O(service) on this host.
+      - A slot that does not run is as if it were not given.
+    type: str
+  replaces:
+    description:
+      - The release that serves before this one, also where it does not run beside it.
+      - Without one, and without O(baseline), V(replay) passes when nothing was captured, with nothing to
+        compare with, and V(latency) looks at C(max_ms) alone.
+    type: str
   gates:
-    description: The gates, in the order in which they are put.
-    type: list
-    elements: str
-    default: [ready, version, golden]
+    description:
+      - The policy of each gate that is to be put, by its name, a mapping with C(mode), one of V(enforce), V(warn) and
+        V(off), and with thresholds.
+      - For V(latency), C(factor), C(max_ms) and C(inconclusive), V(pass) or V(fail).
+      - For V(replay), C(rows), at most so many of the newest (V(2000)); C(min_rows) (V(100)); C(max_flip_rate)
+        (V(0.01)), which a row that only the new release refuses counts for too; C(max_change) and C(max_p99_change);
+        C(segment), a column; C(requests), a file of captured lines on the controller, relative to the inventory's
+        folder, in place of what the service captured; and C(inconclusive), V(pass) or V(fail).
+    type: dict
+    default:
+      ready: {mode: enforce}
+      version: {mode: enforce}
+      golden: {mode: enforce}
   timeout:
     description: Seconds within which each single request must be answered.
     type: int
     default: 10
 extends_documentation_fragment:
   - modelfleet.onprem.attributes.info
+  - modelfleet.onprem.attributes.action
 attributes:
   check_mode:
     details: It changes nothing in any mode, so it asks the model server that runs, also in check mode.
@@ -66,19 +94,32 @@ EXAMPLES = r"""
     version: "3"
     digest: 0a1b2c3d4e5f
     golden: /var/lib/modelfleet/tumour/releases/3-0a1b2c3d4e5f/bundle/golden.json
-    max_latency_ms: 50
+    baseline: blue
+    replaces: 2-5e6f0a1b2c3d
+    gates:
+      ready: {mode: enforce}
+      version: {mode: enforce}
+      golden: {mode: enforce}
+      replay: {mode: enforce, max_flip_rate: 0.02, inconclusive: fail}
+      latency: {mode: warn, factor: 3, max_ms: 50}
 
 - name: See whether a model that takes its time still answers as when it was built, whoever is served by it now
   modelfleet.onprem.model_probe:
     address: 127.0.0.1:8101
     golden: /var/lib/modelfleet/tumour/blue/bundle/golden.json
-    gates: [golden]
+    gates:
+      golden: {mode: enforce}
     timeout: 60
 """
 
 RETURN = r"""
+address:
+  description: The model server that was asked.
+  returned: always
+  type: str
+  sample: 127.0.0.1:8102
 gates:
-  description: What each gate found.
+  description: A verdict for each gate, up to the first one that blocks.
   returned: always
   type: list
   elements: dict
@@ -87,18 +128,22 @@ gates:
       description: The gate.
       type: str
       sample: golden
-    verdict:
-      description: V(pass), V(fail), or V(not run) after one that failed.
-      type: str
-      sample: pass
     where:
       description: What was asked.
       type: str
       sample: 127.0.0.1:8102/predict
+    mode:
+      description: The mode that the policy gives it.
+      type: str
+      sample: enforce
+    verdict:
+      description: V(pass), V(fail), V(warn), V(inconclusive) or V(off).
+      type: str
+      sample: pass
     expected:
       description: What was expected, in words.
       type: str
-      sample: the answers to 20 golden rows
+      sample: the answers to 20 golden rows from each of 2 workers
     found:
       description: What was found, in words.
       type: str
@@ -107,6 +152,19 @@ gates:
       description: How long the gate took.
       type: float
       sample: 0.012
+    details:
+      description: Figures, where a gate has some.
+      type: dict
+      sample: {"workers": 2}
+golden_answers:
+  description: What the model server answered to the golden rows, to be compared with other hosts, and their tolerance.
+  returned: when the gate V(golden) was put and answered
+  type: dict
+  sample:
+    predictions: [1, 0]
+    probabilities: null
+    scores: null
+    tolerance: {"relative": 1.0e-6, "absolute": 1.0e-9}
 """
 
 import json
@@ -115,15 +173,24 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.modelfleet.onprem.plugins.module_utils import _systemd
+from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import CONTRACT
+from ansible_collections.modelfleet.onprem.plugins.module_utils._captured import Columns, read_columns
 from ansible_collections.modelfleet.onprem.plugins.module_utils._gates import (
     DEFAULT_GATES,
     Expected,
     Golden,
     choose_gates,
-    failure,
     run_gates,
 )
 from ansible_collections.modelfleet.onprem.plugins.module_utils._http import Server
+from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import SLOTS, Layout, unit
+from ansible_collections.modelfleet.onprem.plugins.module_utils._slot import (
+    listening_address,
+    parse_settings,
+    read_gate_key,
+    read_text,
+)
 
 ARGUMENTS = {
     "address": {"type": "str", "required": True},
@@ -131,8 +198,9 @@ ARGUMENTS = {
     "version": {"type": "str"},
     "digest": {"type": "str"},
     "golden": {"type": "path"},
-    "max_latency_ms": {"type": "float"},
-    "gates": {"type": "list", "elements": "str", "default": list(DEFAULT_GATES)},
+    "baseline": {"type": "str"},
+    "replaces": {"type": "str"},
+    "gates": {"type": "dict", "default": {gate: {"mode": "enforce"} for gate in DEFAULT_GATES}},
     "timeout": {"type": "int", "default": 10},
 }
 
@@ -148,25 +216,59 @@ def read_golden(path: Path) -> Golden:
         raise ValueError(f"{path}: expected golden rows, found: {error!r}") from error
 
 
-def read_expected(params: Mapping[str, Any]) -> Expected:
+def find_baseline(params: Mapping[str, Any], layout: Layout) -> str | None:
+    """The address of the old release, if there is one."""
+    service, baseline = params["service"], params["baseline"]
+    if baseline not in SLOTS:
+        return baseline or None
+    if _systemd.show_one(unit(service, baseline)).active != "active":
+        return None
+    return slot_address(layout, service, baseline)
+
+
+def slot_address(layout: Layout, service: str, slot: str) -> str:
+    return listening_address(parse_settings(read_text(layout.settings(service, slot))))
+
+
+def find_keys(service: str | None, layout: Layout) -> dict[str, str]:
+    """The gates' API key by the addresses that take it: those of the service's slots on this host, and no other."""
+    key = read_gate_key(layout, service) if service else None
+    return {slot_address(layout, service, slot): key for slot in SLOTS} if service and key else {}
+
+
+def read_expected(params: Mapping[str, Any], layout: Layout) -> Expected:
     """What the gates compare with."""
-    golden = read_golden(Path(params["golden"])) if params["golden"] else None
-    return Expected(params["service"], params["version"], params["digest"], golden, params["max_latency_ms"])
+    service = params["service"]
+    path = Path(params["golden"]) if params["golden"] else None
+    replays = "replay" in params["gates"]
+    files = [file for slot in SLOTS for file in layout.captured(service, slot)] if replays and service else []
+    return Expected(
+        service,
+        params["version"],
+        params["digest"],
+        read_golden(path) if path else None,
+        find_baseline(params, layout),
+        params["replaces"],
+        sorted(files, key=lambda file: file.name, reverse=True),
+        read_columns(path.with_name(CONTRACT)) if path and replays else Columns(),
+        find_keys(service, layout),
+    )
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    address = module.params["address"]
     try:
-        expected = read_expected(module.params)
+        expected = read_expected(module.params, Layout())
         gates = choose_gates(module.params["gates"], expected)
-        with Server(module.params["address"], module.params["timeout"]) as server:
-            results = run_gates(server, gates, expected)
+        with Server(address, module.params["timeout"], expected.keys.get(address)) as server:
+            put = run_gates(server, gates, expected)
     except (ValueError, OSError) as error:
-        module.fail_json(msg=str(error), gates=[])
-    problem = failure(results)
-    if problem:
-        module.fail_json(msg=problem, gates=results)
-    module.exit_json(changed=False, gates=results)
+        module.fail_json(msg=str(error), address=address, gates=[])
+    result = {"address": address, "gates": put.verdicts, **put.gives}
+    if put.problem:
+        module.fail_json(msg=put.problem, **result)
+    module.exit_json(changed=False, **result)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ description:
     digits of its manifest's sha256.
   - Every file is compared with the manifest on the controller before shipping, and on the host as it is written. A
     release appears whole or not at all, and one that is there already is checked, not shipped again.
+  - Where O(allowed_signers) are given, the host verifies the signature itself before the release appears, over the very
+    bytes that the digest is of.
   - Afterwards the oldest releases beyond O(keep) are removed, with the environments that only they used. A release
     that a slot points to, or that is in O(pinned), is never removed.
 options:
@@ -29,6 +31,37 @@ options:
       - A bundle on the controller, a folder or a tar of one.
       - Needed when O(state=present).
     type: path
+  digest:
+    description:
+      - The sha256 that the bundle's manifest must have, on the controller and on the host.
+      - When it is not given, the action plugin takes that of O(src).
+    type: str
+  url:
+    description:
+      - Where the host fetches the tar of the bundle itself, instead of being sent it. O(src) still says which it is.
+      - If the host cannot, it fails. Credentials are those of root's netrc on the host.
+    type: str
+    default: ""
+  allowed_signers:
+    description: The content of a file of allowed signers, as C(ssh-keygen -Y verify) takes it.
+    type: str
+    default: ""
+  revoked_keys:
+    description: Public keys that do not count any more, a line each, or a key revocation list in base64.
+    type: str
+    default: ""
+  signers:
+    description: The principals of O(allowed_signers) that may sign this service's bundles; all, if none is named.
+    type: list
+    elements: str
+    default: []
+  gates:
+    description:
+      - A mapping from C(signature) to one with its C(mode). That is C(enforce) where O(allowed_signers) are given and
+        C(off) otherwise.
+      - The gate C(digest) is always enforced.
+    type: dict
+    default: {}
   env:
     description:
       - Name of the environment that the release runs in, as M(modelfleet.onprem.model_env) built it.
@@ -101,6 +134,20 @@ placed:
   returned: success
   type: bool
   sample: true
+gates:
+  description: What the gates C(digest) and C(signature) found, of a release that is on the host or was to be placed.
+  returned: when O(state=present)
+  type: list
+  elements: dict
+  sample:
+    - gate: signature
+      where: /var/lib/modelfleet/tumour/releases/3-0a1b2c3d4e5f
+      mode: enforce
+      verdict: pass
+      expected: a signature by release@example.com
+      found: one by release@example.com, the key SHA256:mVtq0K5bZ4SZ0dO7b8X3Y9lQ3m0n4k1kq9C7V2h5ZxE
+      seconds: 0.031
+      details: {advice: ""}
 removed:
   description: What was let go; in check mode, what would be.
   returned: success
@@ -121,7 +168,7 @@ removed:
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,7 +176,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import (
     BundleError,
-    read_manifest,
+    Manifest,
     unpack,
     verify,
 )
@@ -157,12 +204,26 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import (
     list_releases,
     pinned,
 )
+from ansible_collections.modelfleet.onprem.plugins.module_utils._registry import RegistryError, fetch
 from ansible_collections.modelfleet.onprem.plugins.module_utils._retention import expendable, unused_envs
+from ansible_collections.modelfleet.onprem.plugins.module_utils._signature import SignatureError, Trust
 from ansible_collections.modelfleet.onprem.plugins.module_utils._slot import envs_in_use
+from ansible_collections.modelfleet.onprem.plugins.module_utils._trust import (
+    TrustError,
+    Verdict,
+    check_bundle,
+    trust_of,
+)
 
 ARGUMENTS = {
     "service": {"type": "str", "required": True},
     "src": {"type": "path"},
+    "digest": {"type": "str"},
+    "url": {"type": "str", "default": ""},
+    "allowed_signers": {"type": "str", "default": ""},
+    "revoked_keys": {"type": "str", "default": "", "no_log": False},
+    "signers": {"type": "list", "elements": "str", "default": []},
+    "gates": {"type": "dict", "default": {}},
     "env": {"type": "str"},
     "keep": {"type": "int", "default": 5},
     "pinned": {"type": "list", "elements": "str", "default": []},
@@ -190,13 +251,29 @@ def read_state(layout: Layout, service: str) -> State:
     return State({release.release: release.env for release in list_releases(layout, service)})
 
 
-def find_damage(place: Path, release: str) -> str | None:
-    """What is wrong with the release at ``place``; None if it is there and is what its name says."""
-    try:
-        found = verify(place / "bundle").release
-    except BundleError as error:
-        return str(error)
-    return None if found == release else f"{place}: expected the bundle {release}, found {found}"
+@dataclass(frozen=True)
+class Trusted:
+    """What a release must be: its name, the digest if that is known, and whose signature it has to have."""
+
+    release: str
+    digest: str | None
+    trust: Trust | None
+    mode: str
+
+    def check(self, bundle: Path, target: Path, read: Callable[[Path], Manifest] = verify) -> tuple[str, list[Verdict]]:
+        """The digest of ``bundle``, which is at ``target`` or will be, and the verdicts on it."""
+        manifest, verdicts = check_bundle(bundle, self.digest, self.trust, self.mode, str(target), read)
+        if manifest.release != self.release:
+            raise ReleaseError(f"{target}: expected the bundle {self.release}, found {manifest.release}")
+        return manifest.digest, verdicts
+
+
+def trusted(params: Mapping[str, Any]) -> Trusted:
+    trust = trust_of(params["allowed_signers"], params["revoked_keys"], params["signers"])
+    mode = params["gates"].get("signature", {}).get("mode", "enforce" if trust else "off")
+    if mode not in ("enforce", "warn", "off"):
+        raise ReleaseError(f"gates: signature: mode: expected enforce, warn or off, found {mode!r}")
+    return Trusted(params["release"], params["digest"], trust, mode)
 
 
 def wanted_state(before: State, release: str, env: str | None, keep: int, pins: set[str]) -> State:
@@ -217,18 +294,28 @@ def gone_envs(layout: Layout, service: str, before: State, after: State) -> list
     return unused_envs(ages, used, freed)
 
 
-def place(layout: Layout, service: str, release: str, src: Path, env: str) -> None:
-    """Unpack ``src`` beside the release's place, checked file by file, and move it there."""
+def place(
+    layout: Layout, service: str, wanted: Trusted, src: Path | str, most: int, env: str
+) -> tuple[str, list[Verdict]]:
+    """Unpack ``src`` beside the release's place, checked file by file, and move it there; its digest and verdicts.
+
+    ``src`` is a tar, or the address of one of at most ``most`` bytes.
+    """
+    release = wanted.release
     folder = layout.releases(service)
     target = layout.release(service, release)
     partial = folder / f"{PARTIAL}{release}"
     partial.mkdir()
     partial.chmod(0o755)
+    fetched = partial / "bundle.tar"
     try:
         with clear_errors(folder, f"the release {release}"):
-            found = unpack(src, partial / "bundle").release
-            if found != release:
-                raise ReleaseError(f"{src}: expected the bundle {release}, found {found}")
+            if isinstance(src, str):
+                with open(fetched, "wb") as output:
+                    fetch(src, output, most)
+            archive = fetched if isinstance(src, str) else src
+            found = wanted.check(partial / "bundle", target, lambda bundle: unpack(archive, bundle))
+            fetched.unlink(missing_ok=True)
             for inside, _folders, _files in os.walk(partial):
                 os.chmod(inside, 0o755)
                 flush_folder(Path(inside))
@@ -239,6 +326,7 @@ def place(layout: Layout, service: str, release: str, src: Path, env: str) -> No
             flush_folder(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    return found
 
 
 def remove(layout: Layout, service: str, releases: list[str], envs: list[str]) -> None:
@@ -263,14 +351,18 @@ def ensure_present(params: Mapping[str, Any], layout: Layout, check_mode: bool) 
         remove_partial(folder)
         result = plan_present(params, layout)
         if not result["placed"]:
-            if params["src"] is None:
+            if params["src"] is None and not params["url"]:
                 # The action plugin asks in this way whether it has to ship the bundle.
-                return {"changed": False, "release": release, "placed": False, "removed": {"releases": [], "envs": []}}
-            place(layout, service, release, Path(params["src"]), env)
+                nothing = {"releases": [], "envs": []}
+                return {"changed": False, "release": release, "placed": False, "removed": nothing, "gates": []}
+            src = params["url"] or Path(params["src"])
+            # A tar has a few hundred bytes more for each file, and the manifest, which names them, is at most 1 MiB.
+            digest, verdicts = place(layout, service, trusted(params), src, params["size"] + (8 << 20), env)
+            result.update(digest=digest, gates=verdicts)
         elif env_of(target) != env:
             write_link(target / "env", str(layout.env(env)))
         remove(layout, service, **result["removed"])
-    return {**result, "placed": True, "digest": read_manifest(target / "bundle").digest}
+    return {**result, "placed": True}
 
 
 def plan_present(params: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
@@ -278,9 +370,17 @@ def plan_present(params: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
     service, release = params["service"], params["release"]
     before = read_state(layout, service)
     target = layout.release(service, release)
-    here = release in before.releases and find_damage(target, release) is None
+    wanted = trusted(params)
+    digest, verdicts = None, []
+    if release in before.releases:
+        try:
+            digest, verdicts = wanted.check(target / "bundle", target)
+        except (ReleaseError, TrustError):
+            # Damaged, or without the signature that it has to have: it is placed again.
+            digest = None
+    here = digest is not None
     if not here:
-        check_space(target, params["size"], f"the release {release}")
+        check_space(target, params["size"] * (2 if params["url"] else 1), f"the release {release}")
     pins = pinned(layout, service) | {check_release(name) for name in params["pinned"]}
     after = wanted_state(before, release, params["env"], params["keep"], pins)
     releases = [name for name in before.releases if name not in after.releases]
@@ -291,7 +391,8 @@ def plan_present(params: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
         "placed": here,
         "removed": {"releases": releases, "envs": envs},
         "diff": difference(service, before, after),
-        **({"digest": read_manifest(target / "bundle").digest} if here else {}),
+        "gates": verdicts,
+        **({"digest": digest} if here else {}),
     }
 
 
@@ -333,7 +434,9 @@ def main() -> None:
     ensure = ensure_present if module.params["state"] == "present" else ensure_absent
     try:
         result = ensure(module.params, Layout(), module.check_mode)
-    except (BundleError, DiskError, LayoutError, ReleaseError, OSError) as error:
+    except TrustError as error:
+        module.fail_json(msg=str(error), gates=error.verdicts)
+    except (BundleError, DiskError, LayoutError, RegistryError, ReleaseError, SignatureError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

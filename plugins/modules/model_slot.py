@@ -2,13 +2,13 @@
 # Copyright: (c) 2026, modelfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Start or stop a slot of a service, and wait until it is ready."""
+"""Start, restart or stop a slot of a service, and wait until it is ready."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: model_slot
-short_description: Start or stop a slot of a service on a model host
+short_description: Start, restart or stop a slot of a service on a model host
 version_added: 0.1.0
 author:
   - modelfleet contributors (@modelfleet)
@@ -19,6 +19,7 @@ description:
   - A slot that runs already with exactly this release, environment, settings and limits, and is ready, is left alone.
     Another one is stopped first, so that no process ever sees another release's files.
   - If a start fails, the unit is stopped and the end of its log comes back in RV(log).
+  - Another run that is starting or stopping a slot of the service on this host is waited for.
 options:
   service:
     description: The service.
@@ -32,10 +33,12 @@ options:
   state:
     description:
       - V(started) starts the slot unless it runs as asked for.
+      - V(restarted) starts it anew though it runs so, as after a file that it has read was changed, such as that of its
+        API keys. Until it is ready again it answers nothing, so take it out of the balancer before.
       - V(stopped) lets requests in flight finish and ends it.
       - A started slot is started again when the machine boots, a stopped one is not.
     type: str
-    choices: [started, stopped]
+    choices: [started, restarted, stopped]
     default: started
   release:
     description:
@@ -46,14 +49,17 @@ options:
     description:
       - The model server's settings, as environment variables, such as C(BIND) and C(WORKERS).
       - C(MODEL_BUNDLE), C(MODEL_ENV) and C(MODEL_SERVICE) are set by the slot itself.
+      - If they are not given, those that the slot has already.
+      - With C(API_KEYS) so is C(GATE_KEY_SHA256), the sha256 of a random key of this host and service. The key is kept
+        in C(/etc/modelfleet/SERVICE.key), which is root's alone, for M(modelfleet.onprem.model_probe). Where that file
+        is removed, the next start makes another key.
     type: dict
-    default: {}
   limits:
     description:
       - Limits of the unit by systemd's names, such as C(MemoryMax) and C(TasksMax).
       - C(TimeoutStopSec) follows from the setting C(GRACEFUL_TIMEOUT).
+      - If they are not given, those that the slot has already.
     type: dict
-    default: {}
   ready_timeout:
     description: Seconds from the start until the model server has to be ready.
     type: int
@@ -78,6 +84,12 @@ EXAMPLES = r"""
       WORKERS: 2
     limits:
       MemoryMax: 1G
+
+- name: Start a slot anew as it is, for its file of API keys has changed
+  modelfleet.onprem.model_slot:
+    service: tumour
+    slot: green
+    state: restarted
 
 - name: Stop the old slot
   modelfleet.onprem.model_slot:
@@ -131,7 +143,7 @@ after:
       sample: 0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e7f8a9b0c1d2e3f4a5b6c7d8e9f0a1b
 address:
   description: Where the model server answers.
-  returned: when O(state=started)
+  returned: when O(state=started) or O(state=restarted)
   type: str
   sample: 127.0.0.1:8102
 seconds:
@@ -149,14 +161,21 @@ log:
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.modelfleet.onprem.plugins.module_utils import _systemd
-from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import BundleError, read_manifest
-from ansible_collections.modelfleet.onprem.plugins.module_utils._files import make_folder, write_file, write_link
+from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import BundleError
+from ansible_collections.modelfleet.onprem.plugins.module_utils._files import (
+    DiskError,
+    make_folder,
+    only_one,
+    write_file,
+    write_link,
+)
 from ansible_collections.modelfleet.onprem.plugins.module_utils._http import HttpError, Server, read_ready
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import (
     SLOTS,
@@ -164,22 +183,26 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import (
     LayoutError,
     check_release,
     check_service,
-    is_complete,
     release_in,
     unit,
 )
 from ansible_collections.modelfleet.onprem.plugins.module_utils._slot import (
+    OWN_SETTINGS,
     STOP_MARGIN,
     SlotError,
     Start,
+    check_placed,
     is_release,
     is_written,
     listening_address,
+    parse_limits,
+    parse_settings,
     plan_start,
     read_record,
     read_text,
     render_limits,
     render_settings,
+    with_gate_key,
 )
 from ansible_collections.modelfleet.onprem.plugins.module_utils._slot_state import read_slot
 from ansible_collections.modelfleet.onprem.plugins.module_utils._systemd import SystemdError
@@ -187,10 +210,10 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._systemd import 
 ARGUMENTS = {
     "service": {"type": "str", "required": True},
     "slot": {"type": "str", "choices": list(SLOTS), "required": True},
-    "state": {"type": "str", "choices": ["started", "stopped"], "default": "started"},
+    "state": {"type": "str", "choices": ["started", "restarted", "stopped"], "default": "started"},
     "release": {"type": "str"},
-    "settings": {"type": "dict", "default": {}},
-    "limits": {"type": "dict", "default": {}},
+    "settings": {"type": "dict"},
+    "limits": {"type": "dict"},
     "ready_timeout": {"type": "int", "default": 60},
 }
 LOG_LINES = 30
@@ -215,16 +238,17 @@ def wanted_release(params: Mapping[str, Any], layout: Layout) -> str:
     return check_release(release)
 
 
-def check_placed(layout: Layout, service: str, start: Start) -> None:
-    """SlotError unless the release and its environment are on the host."""
-    place = layout.release(service, start.release)
-    if not place.is_dir():
-        raise SlotError(f"{place}: expected the release to be on this host, found none: run model_release first")
-    found = read_manifest(place / "bundle").release
-    if found != start.release:
-        raise SlotError(f"{place}: expected the bundle {start.release}, found {found}")
-    if not start.env or not is_complete(layout, start.env):
-        raise SlotError(f"{place}: expected an environment that is on this host, found {start.env or 'none'}")
+def wanted_start(params: Mapping[str, Any], layout: Layout) -> Start:
+    """What the slot is to be started with: what is not given is as the slot has it."""
+    service, slot = check_service(params["service"]), params["slot"]
+    release, settings, limits = wanted_release(params, layout), params["settings"], params["limits"]
+    if settings is None:
+        settings = parse_settings(read_text(layout.settings(service, slot)))
+        if release != release_in(layout, service, slot):
+            settings = {name: value for name, value in settings.items() if name not in OWN_SETTINGS}
+    if limits is None:
+        limits = parse_limits(read_text(layout.limits(service, slot)))
+    return plan_start(layout, service, release, settings, limits)
 
 
 def runs_as(layout: Layout, service: str, slot: str, before: Mapping[str, Any] | None, start: Start) -> bool:
@@ -301,15 +325,16 @@ def wait_until_ready(name: str, release: str, address: str, deadline: float, sec
 
 
 def ensure_started(params: Mapping[str, Any], layout: Layout, check_mode: bool) -> dict[str, Any]:
-    """Start the slot with what is asked for, unless it runs so."""
-    service, slot = check_service(params["service"]), params["slot"]
-    start = plan_start(layout, service, wanted_release(params, layout), params["settings"], params["limits"])
+    """Start the slot with what is asked for, unless it runs so and is not to be restarted."""
+    service, slot = params["service"], params["slot"]
+    start = wanted_start(params, layout)
     render_settings(start.settings), render_limits(start.limits, start.settings)
     if not check_mode or layout.release(service, start.release).exists():
         check_placed(layout, service, start)
+    start = with_gate_key(layout, service, start, check_mode)
     address = listening_address(start.settings)
     before = read_slot(layout, service, slot)
-    if runs_as(layout, service, slot, before, start):
+    if params["state"] == "started" and runs_as(layout, service, slot, before, start):
         return {"changed": False, "address": address, "before": before, "after": before}
     planned = {
         **asdict(start),
@@ -344,6 +369,17 @@ def ensure_stopped(params: Mapping[str, Any], layout: Layout, check_mode: bool) 
     return {"changed": changed, "before": before, "after": after if changed else before}
 
 
+@contextmanager
+def alone(params: Mapping[str, Any], layout: Layout, check_mode: bool) -> Iterator[None]:
+    """Keep other runs from the slot: one whose controller died goes on here, and would stop what this one starts."""
+    folder = layout.services / check_service(params["service"])
+    if check_mode or not folder.is_dir():
+        yield
+        return
+    with only_one(folder, "starting or stopping a slot", params["ready_timeout"] + 120):
+        yield
+
+
 def difference(service: str, slot: str, result: Mapping[str, Any]) -> dict[str, str]:
     header = f"{service} {slot}"
     shown = {side: json.dumps(result[side], indent=2, sort_keys=True) + "\n" for side in ("before", "after")}
@@ -354,10 +390,11 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     ensure = ensure_stopped if module.params["state"] == "stopped" else ensure_started
     try:
-        result = ensure(module.params, Layout(), module.check_mode)
+        with alone(module.params, Layout(), module.check_mode):
+            result = ensure(module.params, Layout(), module.check_mode)
     except StartError as error:
         module.fail_json(msg=str(error), log=error.log)
-    except (BundleError, HttpError, LayoutError, SlotError, SystemdError, OSError) as error:
+    except (BundleError, DiskError, HttpError, LayoutError, SlotError, SystemdError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result, diff=difference(module.params["service"], module.params["slot"], result))
 

@@ -15,6 +15,8 @@ description:
   - Runs on the controller and changes nothing on any machine.
   - Compares what was asked for with what M(modelfleet.onprem.model_info) and M(modelfleet.onprem.lb_info) found, and
     names the hosts that each step of the rollout has something to do on.
+  - For a deploy it puts the gate V(contract), which compares the contract of what serves, read with
+    O(modelfleet.onprem.model_info#module:contracts), with that of the bundle.
 extends_documentation_fragment:
   - modelfleet.onprem.attributes.info
   - modelfleet.onprem.attributes.action
@@ -38,6 +40,12 @@ options:
   to:
     description: The version or release to roll back to; the one before the present release by default.
     type: str
+  only_undo:
+    description:
+      - For a rollback, undo a rollout that died and do nothing if there is none, or if it runs still. So it is once
+        a canary has got no requests any more.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -52,7 +60,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 plan:
-  description: The steps of the rollout; an empty list of hosts is a step with nothing to do.
+  description: >-
+    The steps of the rollout; an empty list of hosts is a step with nothing to do. C(plans) has those of each service;
+    of several, the steps beside them have the hosts of all.
   returned: success
   type: dict
   sample:
@@ -64,5 +74,20 @@ plan:
     idle: [model1, model2]
     record: [lb1]
     stop: []
+    to: {tumour: {slot: green, release: 3-0a1b2c3d4e5f}}
+    back: {tumour: {slot: blue, release: 2-5e4d3c2b1a09}}
     unchanged: false
+    baseline_slot: blue
+    lines:
+      - "tumour: 3-0a1b2c3d4e5f in green; now 2-5e4d3c2b1a09 in blue serves"
+      - "  place the release  model1, model2"
+    verdicts:
+      - gate: contract
+        where: controller
+        mode: enforce
+        verdict: pass
+        expected: the contract of 2-5e4d3c2b1a09, or a compatible one
+        found: identical
+        seconds: 0.0
+    refused: null
 """

@@ -12,8 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
+from ansible_collections.modelfleet.onprem.plugins.module_utils._route import show_share
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.canary import Canary
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.contract import Contract, parse_contract
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import (
     SLOTS,
     Service,
@@ -22,9 +26,17 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import (
     Strategy,
     other,
 )
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.verdicts import (
+    Verdict,
+    align,
+    failure,
+    judge_contracts,
+    verdict_lines,
+    verdict_of,
+)
 
-# What model_slot adds to a slot's settings by itself: where the release and its environment are.
-_DERIVED = {"MODEL_BUNDLE", "MODEL_ENV"}
+# What model_slot adds to a slot's settings by itself: where the release and its environment are, and a host's own key.
+_DERIVED = {"GATE_KEY_SHA256", "MODEL_BUNDLE", "MODEL_ENV"}
 
 HostState = Mapping[str, Any]
 BalancerState = Mapping[str, Any]
@@ -45,9 +57,14 @@ class Plan:
 
     ``stage``: hosts that lack the release or its environment. ``pinned``: releases that they must not let go for it.
     ``in_place``: hosts of the active slot to restart, in
-    ``batches``. ``idle``: hosts of the other slot to start before the balancers move. ``unready``: hosts of the slot
-    that a run that was cut short left out of rotation. ``record``: balancers that are to serve ``release`` from
-    ``slot``. ``stop``: hosts whose ``stop_slot`` is to stop, since it is not kept warm.
+    ``batches``. ``idle``: hosts of the other slot to start before the balancers move. ``running``: hosts of
+    ``slot`` that run the release already. ``unready``: hosts of the slot
+    that a run that was cut short left out of rotation. ``unshare``: balancers on which a canary must end before
+    anything is restarted. ``share``: those on which this one goes through ``steps``; it had ``reached`` a share when it
+    was cut short. ``record``: balancers that are to serve ``release`` from
+    ``slot``. ``stop``: hosts whose ``stop_slot`` is to stop, since it is not kept warm. ``baseline_slot``: the slot
+    that the release before answers from on the same hosts while this one starts, empty where there is none.
+    ``verdicts``: what the controller's gates found that need the state of the fleet.
     """
 
     service: str
@@ -61,17 +78,91 @@ class Plan:
     in_place: list[str] = field(default_factory=list)
     batches: list[int | str] = field(default_factory=lambda: ["100%"])
     idle: list[str] = field(default_factory=list)
+    running: list[str] = field(default_factory=list)
     unready: list[str] = field(default_factory=list)
+    unshare: list[str] = field(default_factory=list)
+    share: list[str] = field(default_factory=list)
+    reached: int = 0
+    steps: list[dict[str, Any]] = field(default_factory=list)
     record: list[str] = field(default_factory=list)
     stop: list[str] = field(default_factory=list)
     stop_slot: Slot = "green"
     settings: dict[str, str] = field(default_factory=dict)
     limits: dict[str, str] = field(default_factory=dict)
+    baseline_slot: Slot | Literal[""] = ""
+    verdicts: list[Verdict] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for a playbook, with ``unchanged`` where there is nothing to do."""
-        steps = (self.stage, self.in_place, self.idle, self.record, self.stop)
-        return {**asdict(self), "unchanged": not any(steps)}
+        """Plain data for a playbook.
+
+        With ``unchanged`` where there is nothing to do, the steps as ``lines`` for people, and why the rollout is
+        ``refused``, None where it is not.
+        """
+        return {
+            **asdict(self),
+            "unchanged": self.unchanged,
+            "lines": plan_lines(self),
+            "refused": failure(self.verdicts),
+        }
+
+    @property
+    def unchanged(self) -> bool:
+        steps = (self.stage, self.unshare, self.in_place, self.idle, self.share, self.record, self.stop)
+        return not any(steps)
+
+
+def together(plans: Sequence[Plan], begin: Sequence[str], rollout: Mapping[str, Any]) -> dict[str, Any]:
+    """The plans of one run as plain data: each of them in ``plans``, and what all of them come to.
+
+    Of one service that is its plan itself. Of several it has the hosts of each step together; none of them has a step
+    ``in_place`` or ``share``. ``begin`` are the balancers whose journal the rollout is written to, and ``rollout`` is
+    what is written there as it begins. ``to`` says for each service where its requests are to go, ``back`` where they
+    went before, if that was another slot with a release, and ``undo`` what is to be stopped once they are back there.
+    """
+    each = [plan.as_dict() for plan in plans]
+    whole = {
+        "plans": each,
+        "wheels": _together(wheel for plan in each for wheel in plan["wheels"]),
+        "begin": list(begin),
+        "rollout": dict(rollout),
+        "to": {
+            plan.service: {"slot": plan.slot, "release": plan.release.name}
+            for plan in plans
+            if plan.record and plan.release
+        },
+        "back": {plan.service: dict(plan.was) for plan in plans if plan.record and _moves(plan)},
+        "undo": [
+            {"service": plan.service, "stop": list(plan.envs), "stop_slot": plan.slot} for plan in plans if _moves(plan)
+        ],
+    }
+    if len(plans) == 1:
+        return {**each[0], **whole}
+    return {
+        **asdict(Plan(service=", ".join(plan.service for plan in plans), slot="blue")),
+        **{
+            step: list(dict.fromkeys(host for plan in plans for host in getattr(plan, step)))
+            for step in ("stage", "idle", "unshare", "record", "stop")
+        },
+        "unchanged": all(plan.unchanged for plan in plans),
+        "lines": [line for plan in each for line in plan["lines"]],
+        "refused": "; ".join(f"{plan['service']}: {plan['refused']}" for plan in each if plan["refused"]) or None,
+        **whole,
+    }
+
+
+def _moves(plan: Plan) -> bool:
+    """Whether there is a slot that requests can be sent back to at once."""
+    return bool(plan.was.get("release")) and plan.was.get("slot") != plan.slot
+
+
+def _together(wheels: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    """An entry for each environment, for the oldest C library that it has to do with."""
+    found: dict[str, dict[str, str]] = {}
+    for entry in wheels:
+        known = found.setdefault(entry["env"], entry)
+        if _version(entry["glibc"]) < _version(known["glibc"]):
+            found[entry["env"]] = entry
+    return list(found.values())
 
 
 def check_reached(wanted: Iterable[str], found: Container[str]) -> None:
@@ -89,20 +180,131 @@ def plan_deploy(
     release: Release,
     hosts: Mapping[str, HostState],
     balancers: Mapping[str, BalancerState],
-    env_of: Callable[[HostState], str],
+    env_of: Callable[[HostState], str] | None,
+    died: Mapping[str, Any] | None = None,
+    beside: bool = False,
 ) -> Plan:
     """How ``release`` comes to serve ``service`` by ``strategy``.
 
     ``hosts`` and ``balancers`` are what ``model_info`` and ``lb_info`` found, by name. ``env_of`` names the environment
-    that the release needs on a host.
+    that the release needs on a host; the one that it has there, when None. ``died`` is what a rollout of that release
+    meant for the service, which this one goes on with: it says where the release was to serve and what was before.
+    A service that moves together with others starts ``beside`` what serves even if that is nothing.
     """
-    active = active_slot(service, balancers)
-    serving = _recorded(service, active, balancers)
-    # A first deploy has nothing to protect, and one of what serves already only mends: both stay in the active slot.
-    in_place = strategy in ("basic", "rolling") or serving in (None, release.name)
-    slot = active if in_place else other(active)
-    envs = {host: env_of(hosts[host]) for host in service.slot_hosts[slot]}
-    return _plan(service, release, slot, serving, active, envs, hosts, balancers, in_place, strategy)
+    if died:
+        slot: Slot = died["slot"]
+        active: Slot = died["was"]["slot"] or slot
+        serving = died["was"]["release"]
+        in_place = slot == active
+    else:
+        active = active_slot(service, balancers)
+        serving = _recorded(service, active, balancers)
+        # A first deploy has nothing to protect, and one of what serves already only mends: both stay in the active
+        # slot.
+        in_place = strategy in ("basic", "rolling") or serving == release.name or (serving is None and not beside)
+        slot = active if in_place else other(active)
+    if env_of is None:
+        envs = _envs_held(service, release, slot, hosts)
+    else:
+        envs = {host: env_of(hosts[host]) for host in service.slot_hosts[slot]}
+    plan = _plan(service, release, slot, serving, active, envs, hosts, balancers, in_place, strategy)
+    if env_of is not None:
+        # What does not run may be damaged: its bytes are compared with the bundle's again, and put right.
+        doubtful = [host for host in service.slot_hosts[slot] if _rests(service, slot, release, hosts[host])]
+        plan = replace(plan, stage=[host for host in service.slot_hosts[slot] if host in (*plan.stage, *doubtful)])
+    if beside and plan.in_place:
+        raise ServiceError(
+            f"{service.name}: expected {release.name}, which serves already, as it was deployed, found it otherwise on "
+            f"{', '.join(plan.in_place)}: deploy it alone first"
+        )
+    if strategy == "canary" and service.canary and not in_place:
+        plan = _gradually(plan, service, release, balancers, service.canary)
+    if died:
+        # One that died in the midst of a move left what only the balancer itself can compare and put right.
+        plan = replace(plan, record=list(balancers))
+    if plan.record and not (in_place or plan.reached or _has_moved(service, slot, balancers)):
+        # A release that waits there, warm, passed its gates beside another one, or with other requests to replay.
+        plan = replace(plan, idle=list(service.slot_hosts[slot]))
+    return plan
+
+
+def _gradually(
+    plan: Plan, service: Service, release: Release, balancers: Mapping[str, BalancerState], canary: Canary
+) -> Plan:
+    """The plan by way of a canary. One that was cut short goes on at its step, if it can go on as it is."""
+    shares = _shares(service, balancers)
+    # Once a balancer has moved the judge has said all that there was to say.
+    has_moved = _has_moved(service, plan.slot, balancers)
+    goes_on = not plan.idle and _recorded(service, plan.slot, balancers) == release.name
+    reached = min(shares.values()) if goes_on else 0
+    steps = [step for step in canary.plan()["steps"] if step["share"] >= reached]
+    return replace(
+        plan,
+        unshare=[] if reached else plan.unshare,
+        share=[] if has_moved else list(balancers),
+        steps=[] if has_moved else steps,
+        reached=reached,
+    )
+
+
+def _has_moved(service: Service, slot: Slot, balancers: Mapping[str, BalancerState]) -> bool:
+    return any(state["services"][service.name]["slot"] == slot for state in balancers.values())
+
+
+def plan_back(
+    service: Service,
+    strategy: Strategy,
+    died: Mapping[str, Any],
+    undo: bool,
+    stop_left: bool,
+    hosts: Mapping[str, HostState],
+    balancers: Mapping[str, BalancerState],
+) -> Plan:
+    """How a rollout that died is undone, or, without ``undo``, how one that was going back comes to its end.
+
+    ``died`` is what it meant for the service. Whatever step it died in, what served before serves again: hosts that run
+    something else go back to it, balancers that route elsewhere move back, and with ``stop_left`` what is left is
+    stopped. A slot that runs the release is never restarted, with whatever settings it does: it may be serving.
+    """
+    service = _reached(service, hosts)
+    meant, was = (died["release"], died["slot"]), (died["was"]["release"], died["was"]["slot"] or died["slot"])
+    (to, slot), (left, left_slot) = (was, meant) if undo else (meant, was)
+    stop = [
+        host
+        for host in service.slot_hosts[left_slot]
+        if _slot_state(service, left_slot, hosts[host]).get("release") == left
+        and _slot_state(service, left_slot, hosts[host])["unit"] != "inactive"
+    ]
+    if to is None:
+        if any(state["services"][service.name]["pools"][left_slot]["release"] == left for state in balancers.values()):
+            raise ServiceError(
+                f"{service.name}: expected a release before {left} to go back to, found that it is the first, and "
+                f"serves: resume.yml -e service={service.name} finishes it"
+            )
+        return Plan(
+            service=service.name,
+            slot=left_slot,
+            was={"release": left, "slot": left_slot},
+            unshare=[name for name, share in _shares(service, balancers).items() if share],
+            stop=stop,
+            stop_slot=left_slot,
+        )
+    in_place = slot == left_slot
+    release = _find_release(service, to, slot, hosts)
+    envs = _envs_held(service, release, slot, hosts)
+    plan = _plan(service, release, slot, left, left_slot, envs, hosts, balancers, in_place, strategy)
+    start = [
+        host
+        for host in (plan.in_place or plan.idle)
+        if host in plan.unready or not _runs(service, slot, to, hosts[host])
+    ]
+    return replace(
+        plan,
+        in_place=start if in_place else [],
+        idle=[] if in_place else start,
+        record=list(balancers),
+        stop=stop if stop_left and not in_place else plan.stop,
+    )
 
 
 def plan_rollback(
@@ -115,8 +317,7 @@ def plan_rollback(
 
     A host that is not in ``hosts`` did not answer. It is passed over: going back must not wait for it to be mended.
     """
-    reached = {slot: tuple(host for host in names if host in hosts) for slot, names in service.slot_hosts.items()}
-    service = replace(service, slot_hosts=reached)
+    service = _reached(service, hosts)
     active = active_slot(service, balancers)
     slot = other(active)
     serving = _recorded(service, active, balancers)
@@ -124,13 +325,19 @@ def plan_rollback(
     release = _find_release(service, wanted, slot, hosts)
     if release.name == serving:
         raise ServiceError(f"{service.name}: expected another release to go back to, found {serving}, which serves now")
-    envs = {host: str(_release_on(service, release.name, hosts[host])["env"]) for host in service.slot_hosts[slot]}
+    envs = _envs_held(service, release, slot, hosts)
     return _plan(service, release, slot, serving, active, envs, hosts, balancers, False, service.strategy)
 
 
 def plan_retire(service: Service, hosts: Mapping[str, HostState], balancers: Mapping[str, BalancerState]) -> Plan:
     """Stop the slot that no balancer routes to, on the hosts where it still runs."""
     idle = other(active_slot(service, balancers))
+    shares = _shares(service, balancers)
+    if any(shares.values()):
+        raise ServiceError(
+            f"{service.name}: expected no requests to go to {idle} any more, found a canary that has "
+            f"{show_share(max(shares.values()))}: run abort.yml"
+        )
     stop = [
         host for host in service.slot_hosts[idle] if _slot_state(service, idle, hosts[host]).get("unit") == "active"
     ]
@@ -166,16 +373,19 @@ def _plan(
 ) -> Plan:
     settings, limits = service.settings(slot), service.limits()
     unready = [host for host in service.slot_hosts[slot] if not _in_rotation(service, slot, host, balancers)]
-    start = [
+    # Those that are out of rotation come first, and all at once: they serve nobody, and the others must not leave too.
+    start = unready + [
         host
         for host in service.slot_hosts[slot]
-        if host in unready or not _as_wanted(service, slot, release, envs[host], settings, limits, hosts[host])
+        if host not in unready and not _as_wanted(service, slot, release, envs[host], settings, limits, hosts[host])
     ]
+    all_at_once = strategy == "basic" or serving is None
     stage = [host for host in service.slot_hosts[slot] if not _staged(service, release, envs[host], hosts[host])]
     record = [
         name
         for name in balancers
-        if slot != active or _recorded(service, slot, {name: balancers[name]}) != release.name
+        if balancers[name]["services"][service.name]["slot"] != slot
+        or _recorded(service, slot, {name: balancers[name]}) != release.name
     ]
     keep_warm = in_place or service.keep_warm
     return Plan(
@@ -186,24 +396,119 @@ def _plan(
         envs=envs,
         stage=stage,
         pinned=_served_last(service, balancers),
-        wheels=_wheels([host for host in stage if envs[host] not in hosts[host]["envs"]], envs, hosts),
+        wheels=_wheels(service, [host for host in stage if envs[host] not in hosts[host]["envs"]], envs, hosts),
         in_place=start if in_place else [],
         # Nothing serves yet in a first deploy, so nothing is gained by going slowly.
-        batches=["100%"] if strategy == "basic" or serving is None else list(service.batches),
+        batches=["100%"] if all_at_once else [*([len(unready)] if unready else []), *service.batches],
         idle=[] if in_place else start,
+        running=[host for host in service.slot_hosts[slot] if host not in start],
         unready=unready,
+        unshare=[name for name, share in _shares(service, balancers).items() if share],
         record=record,
         stop=[] if keep_warm else list(service.slot_hosts[active]),
         stop_slot=active,
         settings=settings,
         limits=limits,
+        # Two host groups hold one release each: there is nothing beside the new one to compare it with.
+        baseline_slot=active if serving and not in_place and _shares_hosts(service) else "",
     )
+
+
+def _shares_hosts(service: Service) -> bool:
+    return service.slot_hosts["blue"] == service.slot_hosts["green"]
+
+
+def judge_contract(
+    service: Service,
+    policy: Mapping[str, Any],
+    release: Release,
+    read_new: Callable[[], Contract],
+    hosts: Mapping[str, HostState],
+    balancers: Mapping[str, BalancerState],
+) -> list[Verdict]:
+    """The verdict on the contract of ``release``: compared with that of each release that serves now.
+
+    What serves is what is in the active slot, once a balancer has recorded a release there: after a run that was cut
+    short hosts have more than one, or already have the new one. ``read_new`` is called where there is one to compare,
+    and ``policy`` is that of the gate.
+    """
+    mode = policy["mode"]
+    if mode == "off":
+        return []
+    active = active_slot(service, balancers)
+    slots = {host: _slot_state(service, active, hosts[host]) for host in service.slot_hosts[active]}
+    served = any(_recorded(service, active, {name: balancers[name]}) for name in balancers)
+    serving = {host: str(slot["release"]) for host, slot in slots.items() if served and slot.get("release")}
+    others = sorted(set(serving.values()) - {release.name})
+    if not others:
+        found = f"{release.name} itself serves" if serving else "nothing serves yet"
+        return [verdict_of("contract", mode, True, "the contract of what serves, or a compatible one", found)]
+    contracts: dict[str, Contract] = {}
+    for host, name in serving.items():
+        document = slots[host].get("contract")
+        if name in others and document is not None:
+            contracts.setdefault(name, parse_contract(document, host))
+    lacking = [name for name in others if name not in contracts]
+    if lacking:
+        places = ", ".join(host for host, name in serving.items() if name == lacking[0])
+        expected = f"the contract of {lacking[0]}, which serves"
+        return [verdict_of("contract", mode, False, expected, f"none that is as it was built on {places}")]
+    return [judge_contracts(policy, contracts, read_new())]
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """The steps of a plan, for people: what happens, and where. Steps with nothing to do are left out."""
+    release = plan.release.name if plan.release else "nothing"
+    was = plan.was.get("release")
+    steps = (
+        ("place the release", plan.stage),
+        (f"replace what runs in {plan.slot}, in batches of {', '.join(map(str, plan.batches))}", plan.in_place),
+        (f"start it in {plan.slot}, beside what serves", plan.idle),
+        ("send nobody to a canary any more", plan.unshare),
+        (f"send {', then '.join(step['shown'] for step in plan.steps)} of the users to it, and judge", plan.share),
+        (f"send the requests to {plan.slot}", plan.record),
+        (f"stop {plan.stop_slot}", plan.stop),
+    )
+    rows = [(f"  {what}", ", ".join(hosts)) for what, hosts in steps if hosts]
+    now = f"{was} in {plan.was['slot']}" if was else "nothing"
+    heading = f"{plan.service}: {release} in {plan.slot}; now {now} serves"
+    return [heading, *(align(rows) if rows else ["  nothing to do"])]
+
+
+def _reached(service: Service, hosts: Mapping[str, HostState]) -> Service:
+    """The service without the hosts that did not answer."""
+    reached = {slot: tuple(host for host in names if host in hosts) for slot, names in service.slot_hosts.items()}
+    return replace(service, slot_hosts=reached)
+
+
+def _envs_held(service: Service, release: Release, slot: Slot, hosts: Mapping[str, HostState]) -> dict[str, str]:
+    """The environments that the release has on the slot's hosts, each of which must hold it."""
+    places = service.slot_hosts[slot]
+    lacking = [host for host in places if not _staged(service, release, None, hosts[host])]
+    if lacking:
+        raise ServiceError(
+            f"{service.name}: expected {release.name} with its environment on every host, found it missing on "
+            f"{', '.join(lacking)}: deploy its bundle again"
+        )
+    return {host: str(_release_on(service, release.name, hosts[host])["env"]) for host in places}
+
+
+def _runs(service: Service, slot: Slot, release: str, state: HostState) -> bool:
+    """Whether a slot runs the release and is ready, with whatever settings."""
+    found = _slot_state(service, slot, state)
+    started = found.get("started") or {}
+    return found.get("unit") == "active" and bool(found.get("ready")) and started.get("release") == release
 
 
 def _recorded(service: Service, slot: Slot, balancers: Mapping[str, BalancerState]) -> str | None:
     """The release that the balancers last recorded for a slot; None where one of them has none."""
     found = {state["services"][service.name]["pools"][slot]["release"] for state in balancers.values()}
     return found.pop() if len(found) == 1 else None
+
+
+def _shares(service: Service, balancers: Mapping[str, BalancerState]) -> dict[str, int]:
+    """The share of the slot beside the active one by each balancer, in hundredths of a percent."""
+    return {name: int(state["services"][service.name]["share"]) for name, state in balancers.items()}
 
 
 def _served_last(service: Service, balancers: Mapping[str, BalancerState]) -> list[str]:
@@ -293,6 +598,12 @@ def _as_wanted(
     )
 
 
+def _rests(service: Service, slot: Slot, release: Release, state: HostState) -> bool:
+    """Whether the slot has the release and does not run it, as where the model server found a byte that was changed."""
+    found = _slot_state(service, slot, state)
+    return bool(found) and found.get("release") == release.name and found["unit"] != "active"
+
+
 def _in_rotation(service: Service, slot: Slot, host: str, balancers: Mapping[str, BalancerState]) -> bool:
     """Whether every balancer sends requests to the host, which one that a cut-short run left draining does not."""
     servers = [state["services"][service.name]["pools"][slot]["servers"].get(host) for state in balancers.values()]
@@ -302,16 +613,15 @@ def _in_rotation(service: Service, slot: Slot, host: str, balancers: Mapping[str
     return all(server["admin"] == "ready" for server in servers)
 
 
-def _wheels(lacking: Sequence[str], envs: Mapping[str, str], hosts: Mapping[str, HostState]) -> list[dict[str, str]]:
-    """An entry for each environment that a host lacks, for the oldest C library among the hosts that share it."""
-    found: dict[str, dict[str, str]] = {}
-    for host in lacking:
-        python = hosts[host]["python"]
-        entry = {"env": envs[host], "tag": python["tag"], "machine": python["machine"], "glibc": python["glibc"]}
-        known = found.setdefault(envs[host], entry)
-        if _version(entry["glibc"]) < _version(known["glibc"]):
-            found[envs[host]] = entry
-    return list(found.values())
+def _wheels(
+    service: Service, lacking: Sequence[str], envs: Mapping[str, str], hosts: Mapping[str, HostState]
+) -> list[dict[str, str]]:
+    """What each environment that a host lacks is to be built for."""
+    pythons = [(envs[host], hosts[host]["python"]) for host in lacking]
+    kinds = ("tag", "machine", "glibc")
+    return _together(
+        {"service": service.name, "env": env, **{kind: python[kind] for kind in kinds}} for env, python in pythons
+    )
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -326,6 +636,8 @@ def status_lines(
     rows = [("service", "slot", "route", "host", "release", "unit", "ready", "balancer")]
     for service in services.values():
         routes = {state["services"].get(service.name, {}).get("slot") for state in balancers.values()}
+        shares = [state["services"].get(service.name, {}).get("share", 0) for state in balancers.values()]
+        beside = show_share(max(shares)) if any(shares) else "idle"
         for slot in SLOTS:
             for host in service.slot_hosts[slot]:
                 found = _slot_state(service, slot, hosts[host]) if host in hosts else {}
@@ -333,7 +645,7 @@ def status_lines(
                     (
                         service.name,
                         slot,
-                        "active" if routes == {slot} else "mixed" if slot in routes else "idle",
+                        "active" if routes == {slot} else "mixed" if slot in routes else beside,
                         host,
                         str(found.get("release") or "-"),
                         str(found.get("unit") or "-") if host in hosts else "unreachable",
@@ -341,8 +653,31 @@ def status_lines(
                         ", ".join(_seen_by(state, service, slot, host) for state in balancers.values()),
                     )
                 )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [*align(rows), *(line for name in services for line in _rollout_lines(name, balancers))]
+
+
+def _rollout_lines(service: str, balancers: Mapping[str, BalancerState]) -> list[str]:
+    """The rollout that holds a service, or else its last one, and what its gates found.
+
+    Balancers that differ in it have a line each; the gates are those of the latest, whose id is the largest, for ids
+    begin with the time.
+    """
+    found = [state["services"].get(service, {}).get("rollout") for state in balancers.values()]
+    rollouts = [rollout for rollout in found if rollout]
+    if not rollouts:
+        return []
+    lines = dict.fromkeys(map(partial(_rollout_line, service), rollouts))
+    gates = max(rollouts, key=lambda rollout: str(rollout["id"])).get("gates")
+    return ["", *lines, *(f"  {line}" for line in (verdict_lines(gates) if gates else []))]
+
+
+def _rollout_line(service: str, rollout: Mapping[str, Any]) -> str:
+    return (
+        f"{service}: {rollout['action']} {rollout['id']} by {rollout['by']} since {rollout['since']}: "
+        f"{rollout['verdict']}"
+        + (f", at {rollout['step']}; unless it runs still, resume.yml or rollback.yml" if rollout["held"] else "")
+        + (f", {rollout['reason']}" if rollout["reason"] else "")
+    )
 
 
 def _seen_by(state: BalancerState, service: Service, slot: Slot, host: str) -> str:

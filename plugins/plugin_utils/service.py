@@ -14,17 +14,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from itertools import product
+from pathlib import Path
 from socket import getaddrinfo
 from typing import Any, Literal, get_args
 
 from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import NAME
-from ansible_collections.modelfleet.onprem.plugins.module_utils._gates import DEFAULT_GATES, GATES
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import SERVICE
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.canary import Canary, parse_canary
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.policy import Policy, PolicyError, parse_policy
 
 Slot = Literal["blue", "green"]
-Strategy = Literal["basic", "rolling", "blue_green"]
+Strategy = Literal["basic", "rolling", "blue_green", "canary"]
 SLOTS: tuple[Slot, ...] = get_args(Slot)
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+HOOKS = ("before_deploy", "before_traffic", "after_traffic", "on_failure", "after_deploy")
+"""When a rollout includes task files of the user's own, in this order."""
 SCORERS = ("auto", "native")
 ACCESS_LOGS = ("off", "errors", "all")
 
@@ -38,6 +42,7 @@ _OWN_SETTINGS = (
     "CAPTURE_MAX_BYTES",
     "CAPTURE_REDACT",
     "CAPTURE_SHARE",
+    "GATE_KEY_SHA256",
     "GRACEFUL_TIMEOUT",
     "MAX_BODY_BYTES",
     "MAX_ROWS",
@@ -50,8 +55,9 @@ _OWN_SETTINGS = (
     "THREADS",
     "WORKERS",
 )
-# The balancer reads "/v2/..." as the Open Inference Protocol's paths, and keeps its state where a service "lb" would.
-_RESERVED = ("lb", "v2")
+# The balancer reads "/v2/..." as the Open Inference Protocol's paths, and keeps its state and the journal where
+# services of the other names would.
+_RESERVED = ("lb", "rollouts", "v2")
 
 
 class ServiceError(ValueError):
@@ -69,7 +75,8 @@ class Service:
 
     Times are in seconds, ``max_body_bytes`` in bytes, ``memory_max`` as systemd writes it (``1G``). ``slot_hosts``
     names the hosts of each slot: the same hosts twice, or two host groups. ``capture_share`` is the share of requests
-    that are kept, 0 to 1.
+    that are kept, 0 to 1. ``gates`` is the complete policy. The gates
+    of the services that it ``requires`` come before its own, and it is watched for ``watch`` once it serves.
     """
 
     name: str
@@ -96,9 +103,17 @@ class Service:
     capture_redact: tuple[str, ...] = ()
     ready_timeout: int = 60
     drain_timeout: int = 30
-    gates: tuple[str, ...] = DEFAULT_GATES
-    max_latency_ms: int | None = None
+    gates: Policy = field(default_factory=lambda: parse_policy({}))
+    allowed_signers: str = ""
+    revoked_keys: str = ""
+    signers: tuple[str, ...] = ()
+    registry: str = ""
+    pull: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    canary: Canary | None = None
+    hooks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    requires: tuple[str, ...] = ()
+    watch: int = 0
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -158,8 +173,11 @@ def _is_batches(value: object) -> bool:
     return isinstance(value, (list, tuple)) and bool(value) and all(_BATCH.fullmatch(str(batch)) for batch in value)
 
 
-def _is_gates(value: object) -> bool:
-    return isinstance(value, (list, tuple)) and bool(value) and all(gate in GATES for gate in map(str, value))
+def _is_hooks(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        when in HOOKS and isinstance(files, (list, tuple)) and all(isinstance(file, str) and file for file in files)
+        for when, files in value.items()
+    )
 
 
 def _is_share(value: object) -> bool:
@@ -172,6 +190,14 @@ def _is_columns(value: object) -> bool:
         isinstance(name, str) and name.strip() == name and name.isprintable() and name and "," not in name
         for name in value
     )
+
+
+def _is_services(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(name, str) and SERVICE.fullmatch(name) for name in value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _is_environment(value: object) -> bool:
@@ -194,28 +220,35 @@ def _check_environment(where: str, environment: Mapping[str, object]) -> None:
 # What each optional key of a definition must be: in words, and as a check.
 _KEYS: dict[str, tuple[str, Any]] = {
     "access_log": (f"one of {', '.join(ACCESS_LOGS)}", lambda value: value in ACCESS_LOGS),
+    "allowed_signers": ("the path of a file of allowed signers, or its content", _is_text),
     "batches": ('a list of counts and percentages such as [1, "25%", "100%"]', _is_batches),
     "capture_max_bytes": _whole(65_536, 2**40),
     "capture_redact": ("a list of columns without commas in their names", _is_columns),
     "capture_share": ("a number from 0 to 1", _is_share),
     "drain_timeout": _whole(1, 3600),
     "environment": ("a mapping of upper-case names to values", _is_environment),
-    "gates": (f"a list of some of {', '.join(GATES)}", _is_gates),
+    "gates": ("a mapping of gates to enforce, warn or off", lambda value: isinstance(value, Mapping)),
+    "hooks": (f"a mapping of some of {', '.join(HOOKS)} to lists of task files", _is_hooks),
     "keep_releases": _whole(2, 1000),
     "keep_warm": ("true or false", lambda value: isinstance(value, bool)),
     "max_body_bytes": _whole(1024, 2**31),
     "max_fail_percentage": _whole(0, 100),
-    "max_latency_ms": _whole(1, 3_600_000),
     "max_rows": _whole(1, 2**31),
     "max_wait_ms": _whole(1, 3_600_000),
     "memory_max": ("a size such as 512M or 2G", lambda value: bool(_MEMORY.fullmatch(str(value)))),
     "metrics_port": _whole(1024, 65_534),
     "model": ("a name of lower-case letters, digits, - and _", lambda value: bool(NAME.fullmatch(str(value)))),
+    "pull": ("true or false", lambda value: isinstance(value, bool)),
     "ready_timeout": _whole(1, 3600),
+    "registry": ("a folder or an http(s) address", _is_text),
+    "requires": ("a list of services", _is_services),
+    "revoked_keys": ("the path of a file of keys or of a key revocation list, or a list's content", _is_text),
     "scorer": (f"one of {', '.join(SCORERS)}", lambda value: value in SCORERS),
+    "signers": ("a list of principals of allowed_signers", _is_columns),
     "strategy": (f"one of {', '.join(STRATEGIES)}", lambda value: value in STRATEGIES),
     "tasks_max": _whole(8, 65_536),
     "threads": _whole(1, 256),
+    "watch": _whole(0, 86_400),
     "workers": _whole(1, 256),
 }
 
@@ -228,7 +261,30 @@ def parse_services(definitions: object, groups: Mapping[str, Sequence[str]]) -> 
         )
     services = {str(name): _parse_service(str(name), found, groups) for name, found in definitions.items()}
     _check_ports(services.values())
+    for service in services.values():
+        for name in service.requires:
+            if name not in services:
+                known = ", ".join(sorted(services))
+                raise ServiceError(
+                    f"modelfleet_services.{service.name}.requires: expected some of {known}, found {name!r}"
+                )
+    order_services(list(services.values()))
     return services
+
+
+def order_services(services: Sequence[Service]) -> list[Service]:
+    """The services, each after those that it requires, and else as they are; ServiceError if that cannot be."""
+    left, ordered = list(services), list[Service]()
+    while left:
+        waiting = {service.name for service in left}
+        free = [service for service in left if not waiting & set(service.requires)]
+        if not free:
+            raise ServiceError(
+                f"modelfleet_services: expected no service to require itself, found {', '.join(sorted(waiting))}"
+            )
+        ordered.append(free[0])
+        left.remove(free[0])
+    return ordered
 
 
 def find_service(services: Mapping[str, Service], name: str | None) -> Service:
@@ -239,6 +295,35 @@ def find_service(services: Mapping[str, Service], name: str | None) -> Service:
     if name not in services:
         raise ServiceError(f"service: expected one of {known}, found {name!r}")
     return services[name]
+
+
+def find_asked(
+    services: Mapping[str, Service], several: object, name: str | None, source: Mapping[str, str | None]
+) -> dict[str, Mapping[str, str | None]]:
+    """What is asked for, by service: where its bundle comes from, ``bundle`` (a path) or ``version`` (in a registry).
+
+    Either the service ``name`` from ``source``, or ``several``: a list of names, or a mapping of names to versions, or
+    to mappings with either key.
+    """
+    if several is None:
+        return {find_service(services, name).name: source}
+    if name or any(source.values()):
+        raise ServiceError("services: expected neither service, bundle nor version beside them, found one")
+    asked = {each: {} for each in several} if isinstance(several, (list, tuple)) else several
+    if not isinstance(asked, Mapping) or not asked:
+        raise ServiceError(
+            'services: expected names and versions such as {"tumour": "7", "prices": {"bundle": "PATH"}}, '
+            f"found {several!r}"
+        )
+    return {find_service(services, str(each)).name: _source(str(each), found) for each, found in asked.items()}
+
+
+def _source(name: str, found: object) -> Mapping[str, str | None]:
+    if isinstance(found, (str, int)) and not isinstance(found, bool):
+        return {"version": str(found)}
+    if isinstance(found, Mapping) and set(found) <= {"bundle", "version"}:
+        return {str(key): str(value) for key, value in found.items()}
+    raise ServiceError(f"services.{name}: expected a version, or a bundle, found {found!r}")
 
 
 def check_balancers(groups: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
@@ -253,13 +338,14 @@ def _parse_service(name: str, found: object, groups: Mapping[str, Sequence[str]]
     where = f"modelfleet_services.{name}"
     if not SERVICE.fullmatch(name) or name in _RESERVED:
         raise ServiceError(
-            f"{where}: expected a name of up to 40 lower-case letters, digits, - and _, not lb or v2, found {name!r}"
+            f"{where}: expected a name of up to 40 lower-case letters, digits, - and _, not {', '.join(_RESERVED)}, "
+            f"found {name!r}"
         )
     if not isinstance(found, Mapping):
         raise ServiceError(f"{where}: expected a mapping with at least a port, found {found!r}")
-    unknown = sorted(set(map(str, found)) - {"port", "hosts", *_KEYS})
+    unknown = sorted(set(map(str, found)) - {"port", "hosts", "canary", *_KEYS})
     if unknown:
-        raise ServiceError(f"{where}: expected the keys port, hosts, {', '.join(_KEYS)}, found {unknown[0]!r}")
+        raise ServiceError(f"{where}: expected the keys port, hosts, canary, {', '.join(_KEYS)}, found {unknown[0]!r}")
     words, suits = _whole(1024, 65_534)
     if not suits(found.get("port")):
         raise ServiceError(f"{where}.port: expected {words}, found {found.get('port')!r}")
@@ -271,22 +357,29 @@ def _parse_service(name: str, found: object, groups: Mapping[str, Sequence[str]]
         if not suits(value):
             raise ServiceError(f"{where}.{key}: expected {words}, found {value!r}")
         options[str(key)] = value
-    for key in ("batches", "capture_redact", "gates"):
+    for key in ("batches", "capture_redact", "requires", "signers"):
         if key in options:
             options[key] = tuple(options[key])
+    if "hooks" in options:
+        options["hooks"] = {str(when): tuple(files) for when, files in options["hooks"].items()}
     if "memory_max" in options:
         options["memory_max"] = str(options["memory_max"])
     if "environment" in options:
         _check_environment(f"{where}.environment", options["environment"])
         options["environment"] = {str(key): str(text) for key, text in options["environment"].items()}
+    if "canary" in found:
+        try:
+            options["canary"] = parse_canary(f"{where}.canary", found["canary"])
+        except ValueError as error:
+            raise ServiceError(str(error)) from error
+    try:
+        options["gates"] = parse_policy(options.get("gates", {}), signed=bool(options.get("allowed_signers")))
+    except PolicyError as error:
+        raise ServiceError(f"{where}.{error}") from None
     options.setdefault("model", name)
     slot_hosts = _parse_hosts(f"{where}.hosts", found.get("hosts", "model_hosts"), groups)
     service = Service(name=name, port=int(found["port"]), slot_hosts=slot_hosts, **options)
-    for gate in service.gates:
-        # A gate's limit is the key of that name.
-        limit = GATES[gate].limit
-        if limit and getattr(service, limit) is None:
-            raise ServiceError(f"{where}.{limit}: expected one for the gate {gate}, found none")
+    find_strategy(service, None)
     return service
 
 
@@ -338,6 +431,7 @@ def balancer_pools(services: Mapping[str, Service], hostvars: Mapping[str, Mappi
                     "slot": slot,
                     "servers": servers,
                     "max_in_flight": service.max_in_flight,
+                    **({"canary": service.canary.rules(service.name)} if service.canary else {}),
                 }
             )
     return pools
@@ -367,8 +461,37 @@ def resolve_address(host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> lis
 
 def find_strategy(service: Service, asked: str | None) -> Strategy:
     """The strategy of this rollout: what was asked for, or what the inventory says."""
-    if not asked:
-        return service.strategy
-    if asked not in STRATEGIES:
+    if asked and asked not in STRATEGIES:
         raise ServiceError(f"strategy: expected one of {', '.join(STRATEGIES)}, found {asked!r}")
-    return asked
+    strategy: Strategy = asked or service.strategy
+    if strategy == "canary" and service.canary is None:
+        # The balancers have to know how its users are told apart, before there is one.
+        raise ServiceError(
+            f"modelfleet_services.{service.name}.canary: expected one for the strategy canary, found none: "
+            "add it and run provision.yml"
+        )
+    return strategy
+
+
+def find_hooks(services: Sequence[Service], for_all: object) -> dict[str, list[str]]:
+    """The task files of a rollout's hooks: those of ``for_all`` services first, then each service's own, each once.
+
+    A path is meant from where the command was given. ``webhook`` is the collection's own, and stays as it is.
+    """
+    words, suits = _KEYS["hooks"]
+    if for_all is not None and not suits(for_all):
+        raise ServiceError(f"modelfleet_hooks: expected {words}, found {for_all!r}")
+    common: Mapping[str, Sequence[str]] = for_all if isinstance(for_all, Mapping) else {}
+    own = {when: [file for service in services for file in service.hooks.get(when, ())] for when in HOOKS}
+    found = {when: dict.fromkeys([*common.get(when, ()), *own[when]]) for when in HOOKS}
+    names = ", ".join(service.name for service in services)
+    return {when: [_hook(names, when, file) for file in files] for when, files in found.items() if files}
+
+
+def _hook(names: str, when: str, file: str) -> str:
+    if file == "webhook":
+        return file
+    path = Path(file).absolute()
+    if not path.is_file():
+        raise ServiceError(f"hooks of {names}, {when}: expected a file of tasks, found none at {path}")
+    return str(path)

@@ -4,7 +4,9 @@
 """Keep what HAProxy knows of its servers (drained or not, weight, health) over reloads and restarts.
 
 ``save`` writes it to the state file that HAProxy reads when it starts; ``reload PID`` saves, tells the master process
-PID to reload, and returns when the new process answers.
+PID to reload, and returns when the new process answers. ``stop`` saves, and first has Keepalived, if it runs, give the
+floating address to another balancer: what is sent to a machine without HAProxy would be refused. Keepalived asks
+``serves``, which ends with 0 if a process answers that is not about to stop.
 
 HAProxy takes a server's port from the state file rather than from its configuration. So each row gets the port that the
 configuration has now, and the rows of servers that are gone are left out. If no HAProxy runs, the file is put right so.
@@ -12,10 +14,12 @@ configuration has now, and the rows of servers that are gone are left out. If no
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,7 +28,10 @@ CONFIG = Path("/etc/haproxy/haproxy.cfg")
 SOCKET = "/run/haproxy/admin.sock"
 MASTER = "/run/haproxy-master.sock"
 STATE = Path("/var/lib/modelfleet/lb/servers.state")
+LEAVING = Path("/run/haproxy/leaving")
+SHARED = Path("/etc/keepalived/keepalived.conf")
 SECONDS_TO_SAVE = 5
+SECONDS_TO_LEAVE = 4
 SECONDS_TO_RELOAD = 20
 
 
@@ -110,7 +117,34 @@ def reload(master: int, path: str = SOCKET, master_path: str = MASTER) -> None:
         time.sleep(0.05)
 
 
+def floating_address(config: str) -> str:
+    """The address that Keepalived's configuration has the balancers share, without its prefix; nothing if none."""
+    found = re.search(r"virtual_ipaddress\s*{\s*([^\s/]+)", config)
+    return found[1] if found else ""
+
+
+def holds(address: str) -> bool:
+    """Whether this machine has the address now."""
+    command = ["ip", "-json", "address", "show", "to", address]
+    return any(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
+
+
+def leave(shared: Path = SHARED, leaving: Path = LEAVING) -> None:
+    """Have the floating address given up, and wait until it is; a moment at most, for nobody else may take it."""
+    address = floating_address(shared.read_text()) if shared.exists() else ""
+    if not address or not holds(address):
+        return
+    leaving.touch()
+    deadline = time.monotonic() + SECONDS_TO_LEAVE
+    while holds(address) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def main() -> None:
+    if sys.argv[1] == "serves":
+        sys.exit(0 if process_id() and not LEAVING.exists() else 1)
+    if sys.argv[1] == "stop":
+        leave()
     signal.alarm(SECONDS_TO_SAVE)
     try:
         save()

@@ -1,0 +1,165 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Try a release in a sandbox: what confines it, and what its trial says about it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.modelfleet.onprem.plugins.module_utils._files import format_size
+from ansible_collections.modelfleet.onprem.plugins.module_utils._slot import Start
+from ansible_collections.modelfleet.onprem.plugins.module_utils._systemd import Ended, UnitState, describe_end
+from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import Finding
+
+# What makes the unit a service. Everything else in it confines the process, and so it does in a trial,
+# which has no network whose addresses could be filtered.
+_OF_A_SERVICE = (
+    "EnvironmentFile",
+    "ExecStart",
+    "IPAddressAllow",
+    "IPAddressDeny",
+    "KillMode",
+    "OOMPolicy",
+    "Restart",
+    "RestartSec",
+    "RuntimeDirectory",
+    "RuntimeDirectoryMode",
+    "StateDirectory",
+    "StateDirectoryMode",
+    "SyslogIdentifier",
+    "TimeoutStartSec",
+    "TimeoutStopSec",
+    "Type",
+    "WorkingDirectory",
+)
+_SIGKILL = 9
+_NAMED = ("numpy", "scikit-learn")
+
+
+def confinement(unit: str, limits: Mapping[str, str]) -> list[str]:
+    """The properties of a trial: what confines the service of the unit file ``unit``, its ``limits``, and no network.
+
+    They are taken from the unit that is installed, so that the two cannot differ.
+    """
+    section, found = "", []
+    for line in unit.splitlines():
+        if line.startswith("["):
+            section = line
+        name, equals, value = line.partition("=")
+        if section == "[Service]" and equals and not name.startswith("#") and name not in (*_OF_A_SERVICE, *limits):
+            found.append(f"{name}={value}")
+    return [*found, *(f"{name}={limits[name]}" for name in sorted(limits)), "PrivateNetwork=true"]
+
+
+def memory_max(properties: list[str]) -> str:
+    """The last MemoryMax of ``properties``, which is the one that holds."""
+    values = [line.partition("=")[2] for line in properties if line.startswith("MemoryMax=")]
+    return values[-1] if values else "infinity"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a trial found: its document, as ``model_server.trial`` prints it, or how else the process ended."""
+
+    document: Mapping[str, Any]
+    ended: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        return self.ended is None and not self.document.get("environment") and not self.document.get("load")
+
+
+def read_trial(ended: Ended, limit: str, seconds: float) -> Trial:
+    """The trial of a process that may take memory up to ``limit`` and has ``seconds``."""
+    if ended.failed is not None:
+        return Trial({}, _describe(ended.failed, ended.said, limit, seconds))
+    try:
+        document = json.loads(ended.output)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        return Trial({}, f"that its process ended before it had answered{_last_words(ended.said)}")
+    return Trial(document)
+
+
+def _describe(state: UnitState, said: str, limit: str, seconds: float) -> str:
+    if state.result == "timeout":
+        return f"that it did not answer within {seconds:g} s"
+    # With cgroups of version 1 systemd does not tell the kernel's kill for want of memory from another.
+    if state.result == "oom-kill" or (state.result == "signal" and state.exit_status == _SIGKILL):
+        return f"that it needs more than {limit}: the kernel killed it for want of memory"
+    return describe_end(state) + _last_words(said)
+
+
+def _last_words(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return f": {lines[-1][:300]}" if lines else ""
+
+
+def judge_environment(trial: Trial, bundle: str) -> Finding:
+    """Whether Python and the packages on the host are those of the bundle.
+
+    Another Python is none worse if it is newer: pickles hold no byte code, and what compiled code needs is in the lock.
+    """
+    python, packages = trial.document.get("python"), trial.document.get("packages")
+    if not isinstance(python, dict) or not isinstance(packages, dict):
+        # What is wrong instead the next gate says.
+        return Finding(None, f"the packages of {bundle}", "that the trial ended before it could say")
+    named = [f"{name} {packages[name]['expected']}" for name in _NAMED if name in packages]
+    others = len(packages) - len(named)
+    expected = ", ".join([f"Python {python['expected']}, the bundle's, or newer", *named])
+    expected += f" and {others} other packages of the lock" if others else ""
+    details = {"python": python["found"], "packages": {name: pin["found"] for name, pin in packages.items()}}
+    problem = trial.document.get("environment")
+    if problem:
+        return Finding(False, expected, str(problem), details)
+    newer = "" if python["found"].split(".")[:2] == python["expected"].split(".")[:2] else ", which is newer"
+    return Finding(True, expected, f"Python {python['found']}{newer}, and the same packages", details)
+
+
+def judge_load(trial: Trial, limit: str, seconds: float, workers: int, available: int, tried: str | None) -> Finding:
+    """Whether the model loads, answers, and fits into the host beside what runs there.
+
+    ``available`` is what the host has left for it, in bytes: what Linux says is available, and what the slot that it
+    will replace gives back. ``tried`` is when the trial was, if it was not now.
+    """
+    document = trial.document
+    expected = f"a model that loads and answers within {seconds:g} s and {limit}, and fits into the host's memory"
+    problem = trial.ended or document.get("load") or document.get("environment")
+    if problem:
+        return Finding(False, expected, str(problem))
+    # Workers share the master's memory until they write to it; what a worker adds is what answering took.
+    needed = document["peak"] + workers * document["answering"]
+    found = f"{document['seconds']:g} s to load, {format_size(document['peak'])}, {document['rows']} rows answered"
+    found += f" (tried {tried})" if tried else ""
+    details = {
+        "seconds": document["seconds"],
+        "peak_bytes": document["peak"],
+        "needed_bytes": needed,
+        "available_bytes": available,
+    }
+    if needed > available:
+        room = f"{format_size(needed)} needed with {workers} workers, {format_size(available)} left beside what runs"
+        return Finding(False, expected, f"{found}; {room}", details)
+    return Finding(True, expected, found, details)
+
+
+def fingerprint(start: Start, confined: list[str], seconds: float) -> str:
+    """What a passed trial is good for: this release in this environment with these settings and limits, on any port."""
+    settings = {name: value for name, value in start.settings.items() if name not in ("BIND", "METRICS_BIND")}
+    # A digest, for settings may hold secrets.
+    inputs = json.dumps([start.release, start.env, settings, confined, seconds], sort_keys=True)
+    return hashlib.sha256(inputs.encode()).hexdigest()
+
+
+def parse_available(meminfo: str) -> int:
+    """``MemAvailable`` in the text of ``/proc/meminfo``, in bytes."""
+    for line in meminfo.splitlines():
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    return 0

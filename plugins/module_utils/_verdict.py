@@ -1,0 +1,126 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What gates find, as verdicts: the same plain data in results of modules, in the journal and in tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MODES = ("enforce", "warn", "off")
+
+CONTROLLER = "controller"
+"""Where a gate was put that asks no host."""
+
+ADVICE = {
+    "digest": "deploy the bundle as it was built, and find out how this one came to differ",
+    "contract": "once the clients are made for it, deploy it with -e override=contract -e override_reason=...",
+    "environment": "give the hosts what the bundle was built with, or build it anew with what they have",
+    "load": "mend the model, or let the service have what it needs (memory_max, ready_timeout)",
+    "ready": "mend the model and build it as another version, or let the service have more time (ready_timeout)",
+    "version": "find out what else listens on the slot's port, or who changed the release there, and deploy again",
+    "golden": "find out what is other than where it was built, and build it as another version",
+    "replay": "train it anew, or, if other answers are what you want, deploy it with -e override=replay "
+    "-e override_reason=...",
+    "latency": "make the model faster, or, if it is fast enough, say it in gates.latency (max_ms, factor)",
+}
+"""What a person may do about a gate that refuses a release; ``signature`` says its own, which is another each time."""
+
+Policy = Mapping[str, Any]
+"""What a service asks of one gate: ``mode``, and thresholds."""
+
+
+class GateError(ValueError):
+    """Gates that cannot be put, in one line."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a gate found, and in words what was expected and found. ``passed`` is None where it cannot be told.
+
+    ``details`` are figures for a program, ``gives`` is what else the gate's module returns, and ``seconds`` is what it
+    took before the gate was put.
+    """
+
+    passed: bool | None
+    expected: str
+    found: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    gives: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Put:
+    """Gates that were put: their ``verdicts``, in order, and the first one that blocks the release in one line."""
+
+    verdicts: list[dict[str, Any]]
+    problem: str | None
+    gives: Mapping[str, Any]
+
+
+def parse_policies(gates: object, known: Iterable[str]) -> dict[str, Policy]:
+    """``gates`` in the order of ``known``; GateError if one is not known or has no mode that there is."""
+    names = list(known)
+    if not isinstance(gates, Mapping):
+        raise GateError(f"gates: expected a mapping of some of {', '.join(names)}, found {gates!r}")
+    for name, policy in gates.items():
+        if name not in names:
+            raise GateError(f"gates: expected some of {', '.join(names)}, found {name!r}")
+        mode = policy.get("mode") if isinstance(policy, Mapping) else policy
+        if not isinstance(policy, Mapping) or mode not in MODES:
+            raise GateError(f"gates.{name}: expected a mode, one of {', '.join(MODES)}, found {mode!r}")
+    return {name: gates[name] for name in names if name in gates}
+
+
+def put_gates(policies: Mapping[str, Policy], where: Mapping[str, str], check: Callable[[str], Finding]) -> Put:
+    """Put the gates of ``policies`` one after another; what comes after one that blocks is left out.
+
+    ``where`` says what each gate asks.
+    """
+    verdicts = []
+    gives: dict[str, Any] = {}
+    for gate, policy in policies.items():
+        mode = policy["mode"]
+        if mode == "off":
+            finding, seconds = Finding(None, "nothing", "not put"), 0.0
+        else:
+            started = time.monotonic()
+            finding = check(gate)
+            seconds = finding.seconds + time.monotonic() - started
+        gives.update(finding.gives)
+        verdict = _verdict(gate, where[gate], mode, finding, seconds)
+        verdicts.append(verdict)
+        if blocks(verdict, policy):
+            return Put(verdicts, said(verdict), gives)
+    return Put(verdicts, None, gives)
+
+
+def _verdict(gate: str, where: str, mode: str, finding: Finding, seconds: float) -> dict[str, Any]:
+    outcome = {True: "pass", False: "warn" if mode == "warn" else "fail", None: "inconclusive"}[finding.passed]
+    return {
+        "gate": gate,
+        "where": where,
+        "mode": mode,
+        "verdict": "off" if mode == "off" else outcome,
+        "expected": finding.expected,
+        "found": finding.found,
+        "seconds": round(seconds, 3),
+        **({"details": dict(finding.details)} if finding.details else {}),
+    }
+
+
+def blocks(verdict: Mapping[str, Any], policy: Policy) -> bool:
+    """Whether a release with this verdict gets no traffic."""
+    undecided = verdict["verdict"] == "inconclusive" and policy.get("inconclusive", "pass") == "fail"
+    return bool(verdict["mode"] == "enforce" and (verdict["verdict"] == "fail" or undecided))
+
+
+def said(verdict: Mapping[str, Any]) -> str:
+    """A verdict in one line, for whom it refuses a release: where, expected, found, and what may be done about it."""
+    place = "" if verdict["where"] == CONTROLLER else f"{verdict['where']}: "
+    told = f"gate {verdict['gate']}: {place}expected {verdict['expected']}, found {verdict['found']}"
+    return f"{told}: {ADVICE[verdict['gate']]}" if verdict["gate"] in ADVICE else told

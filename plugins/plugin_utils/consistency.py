@@ -1,0 +1,128 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether routes, files, hosts and journal agree, as ``fsck`` does for a file system: pure, and nothing is mended.
+
+The state that ``model_info`` (with ``verify``) and ``lb_info`` read goes in; a line for each thing that is not as the
+other things say comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ansible_collections.modelfleet.onprem.plugins.module_utils._route import show_share
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import SLOTS, Service, Slot, other
+
+
+def find_problems(
+    services: Mapping[str, Service], hosts: Mapping[str, Mapping[str, Any]], balancers: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """A line for each disagreement about ``services``, and for each machine that did not answer; sorted by machine."""
+    wanted = {host for service in services.values() for host in service.hosts}
+    lines = [f"{host}: expected an answer, found none" for host in sorted(wanted - set(hosts))]
+    lines += [f"{host}: {problem}" for host in sorted(hosts) for problem in hosts[host].get("problems", ())]
+    for service in services.values():
+        lines += _service_problems(service, hosts, balancers)
+    return lines
+
+
+def _service_problems(
+    service: Service, hosts: Mapping[str, Mapping[str, Any]], balancers: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str]:
+    found = {name: state["services"].get(service.name) for name, state in balancers.items()}
+    for name in [name for name, state in found.items() if not state]:
+        yield f"{name}: expected pools for {service.name}, found none"
+    states = {name: state for name, state in found.items() if state}
+    yield from _balancers_agree(service, states)
+    for name, state in states.items():
+        yield from _balancer_problems(name, service, state)
+    for state in list(states.values())[:1]:
+        active: Slot = state["slot"]
+        yield from _active_problems(service, active, state["pools"][active]["release"], hosts)
+        yield from _idle_problems(service, other(active), hosts)
+
+
+def _balancers_agree(service: Service, states: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Every balancer says the same of where requests go, of what each slot was given and of what served before."""
+    views = {
+        name: (
+            state["slot"],
+            tuple(state["pools"][slot]["release"] for slot in SLOTS),
+            tuple(state["history"]),
+            state["share"],
+        )
+        for name, state in states.items()
+    }
+    if len(set(views.values())) > 1:
+        said = "; ".join(
+            f"{name} has {slot}, {'/'.join(map(str, releases))}, before it {', '.join(history) or 'none'}"
+            + (f", and {show_share(share)} of the requests beside it" if share else "")
+            for name, (slot, releases, history, share) in views.items()
+        )
+        yield f"{service.name}: expected all balancers to agree, found {said}"
+
+
+def _balancer_problems(name: str, service: Service, state: Mapping[str, Any]) -> Iterator[str]:
+    if not state["persisted"]:
+        yield f"{name}: expected the map files to route {service.name} as HAProxy does, found another entry"
+    active = state["slot"]
+    for host, server in state["pools"][active]["servers"].items():
+        if (server["status"], server["admin"]) != ("UP", "ready"):
+            label = f"{service.name}_{active}/{host}"
+            yield f"{name}: expected {label} to be UP and ready, found {server['status']} and {server['admin']}"
+    for host, server in state["pools"][other(active)]["servers"].items():
+        if server["admin"] != "ready":
+            label = f"{service.name}_{other(active)}/{host}"
+            yield f"{name}: expected {label} to be ready for its next start, found it in {server['admin']}"
+    rollout = state.get("rollout") or {}
+    if state["share"] and not rollout.get("held"):
+        yield (
+            f"{name}: expected no share of {service.name} beside {active} without a rollout, found "
+            f"{show_share(state['share'])}: abort.yml takes it away"
+        )
+    if rollout.get("held"):
+        at = f"{rollout['id']} at {rollout.get('step')}"
+        yield (
+            f"{name}: expected no unfinished rollout of {service.name}, found {at}: resume.yml finishes it, "
+            "rollback.yml undoes it"
+        )
+
+
+def _slot(service: Service, slot: Slot, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = state["services"].get(service.name) or {"slots": {}}
+    return found["slots"].get(slot) or {}
+
+
+def _active_problems(
+    service: Service, slot: Slot, release: str | None, hosts: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str]:
+    """Each host of the active slot runs what the balancers say, and answers; a service never deployed has none."""
+    for host in service.slot_hosts[slot]:
+        if host not in hosts:
+            continue
+        state = _slot(service, slot, hosts[host])
+        running = (state.get("started") or {}).get("release") if state.get("unit") == "active" else None
+        if running != release:
+            yield f"{host}: expected {service.name} {slot} to run {release or 'nothing'}, found {running or 'nothing'}"
+        elif release and not state.get("ready"):
+            yield f"{host}: expected {service.name} {slot} to be ready, found that it is not"
+
+
+def _idle_problems(service: Service, slot: Slot, hosts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """What is kept warm is ready and the same everywhere; where nothing is kept warm, nothing runs."""
+    running = {}
+    for host in service.slot_hosts[slot]:
+        state = _slot(service, slot, hosts[host]) if host in hosts else {}
+        if state.get("unit") == "active":
+            running[host] = str((state.get("started") or {}).get("release"))
+            if not state.get("ready"):
+                yield f"{host}: expected {service.name} {slot} to be ready or stopped, found it running and not ready"
+        elif state.get("unit") not in (None, "inactive"):
+            yield f"{host}: expected {service.name} {slot} to be active or inactive, found it {state['unit']}"
+    if running and not service.keep_warm:
+        yield f"{service.name}: expected nothing in the idle slot {slot}, found it running on {', '.join(running)}"
+    if len(set(running.values())) > 1:
+        said = ", ".join(f"{release} on {host}" for host, release in running.items())
+        yield f"{service.name}: expected one release in the idle slot {slot}, found {said}"
