@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.serving import peers, servers, table
+from benchmarks import readme
+from benchmarks.serving import measure, peers, servers, table
 from benchmarks.serving.client import Target, latencies
 from testbed.command import ROOT, StepError
 
@@ -135,6 +136,20 @@ def test_memory_is_of_all_processes_of_a_server_until_it_is_stopped(tmp_path: Pa
     assert server.members() == []
 
 
+@pytest.mark.parametrize(
+    ("samples", "growth"),
+    [
+        # What settles in the first half is not counted.
+        ([100, 150, 190, 200, 200, 200, 200, 200], 0.0),
+        ([200, 200, 200, 200, 200, 201, 200, 199], -0.015),
+        ([100, 101, 102, 103, 104, 105, 106, 107], 0.077),
+    ],
+    ids=["settled", "noise", "a leak"],
+)
+def test_a_leak_shows_in_the_slope_of_the_second_half(samples: list[int], growth: float) -> None:
+    assert measure.second_half_growth(samples) == pytest.approx(growth, abs=0.002)
+
+
 @pytest.mark.parametrize("name", list(peers.PEERS))
 def test_a_peer_has_what_it_is_made_from(name: str) -> None:
     folder = peers.FOLDER / name
@@ -166,20 +181,5 @@ def test_the_table_has_a_row_for_each_server_and_what_does_not_hold() -> None:
     assert "| `serving_p99_over_p50` | 4.0 | <= 3 | **no** |" in lines
 
 
-def test_the_table_is_written_between_its_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "serving.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
-    monkeypatch.setattr(table, "RESULTS", tmp_path)
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{table.BEGIN}old\n{table.END}after\n")
-    table.write(readme)
-    assert readme.read_text() == f"before\n{table.BEGIN}{table.section(LINES)}{table.END}after\n"
-    table.write(readme)
-    assert readme.read_text().count("| this server |") == 1
-
-
 def test_readme_says_what_was_measured() -> None:
-    _, begin, rest = table.README.read_text().partition(table.BEGIN)
-    found, end, _ = rest.partition(table.END)
-    assert begin
-    assert end
-    assert found == table.section(table.stored())
+    assert readme.read(table.NAME) == table.section(readme.stored(table.NAME))

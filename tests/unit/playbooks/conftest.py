@@ -16,10 +16,19 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.policy import parse_policy
 
 ROOT = Path(__file__).parents[3]
-MODULES = ("lb_server", "model_probe", "model_slot")
-# A module that Ansible gives its arguments in a file. What it is to fail with is a file beside what it writes.
+MODULES = (
+    *("lb_canary", "lb_control", "lb_info", "lb_maintenance", "lb_rollback", "lb_rollout", "lb_route", "lb_server"),
+    "lb_settle",
+    *("lb_watch", "model_env", "model_info", "model_load", "model_probe", "model_release", "model_slot"),
+)
+HERE_ALONE = ("rollout_gates", "rollout_judge", "rollout_plan", "rollout_request", "wheelhouse")
+SIDE = {"requests": 9000, "errors": 9, "latency": {"0.01": 8000, "0.1": 8990, "+Inf": 9000}, "predictions": {"0": 9000}}
+WATCHED = {"shares": {}, "control": "go", "by": "", "failing": "", "sides": {"baseline": SIDE, "canary": SIDE}}
+# A module that Ansible gives its arguments in a file. What it is to fail with is a file beside what it writes; so is
+# what its calls return, all of them the same or each call another one.
 MODULE = """#!{python}
 # WANT_JSON
 import json, os, sys
@@ -27,16 +36,41 @@ from pathlib import Path
 told, folder = json.loads(Path(sys.argv[1]).read_text()), Path({folder!r})
 with open(folder / "told", "a") as stream:
     stream.write(json.dumps({{"module": {name!r}, **told}}) + "\\n")
+found = {{}}
+for answer in sorted(folder.glob("{name}.answer.*")):
+    try:
+        os.rename(answer, folder / f"taken.{{answer.name}}")
+    except FileNotFoundError:
+        continue
+    found = json.loads((folder / f"taken.{{answer.name}}").read_text())
+    break
+said = folder / "says-{name}"
 failure = folder / "-".join(["{name}", *filter(None, [told.get("state")])])
 if failure.exists():
-    print(json.dumps({{"failed": True, "msg": failure.read_text()}}))
+    print(json.dumps({{"failed": True, "msg": failure.read_text(), **found}}))
+elif said.exists():
+    print(json.dumps({{**json.loads(said.read_text()), **found}}))
 else:
+    begun = {{"taken_over": [], "servers": {{}}, "routes": {{}}}}
     after = {{"settings": {{"MODEL_BUNDLE": "/bundle"}}}}
-    print(json.dumps({{"changed": True, "servers": {{}}, "before": None, "after": after, "address": "127.0.0.1:1"}}))
+    seen = {{"clock": 0, "failing": {{}}}}
+    usual = {{"changed": True, **begun, **seen, "before": None, "after": after, "address": "127.0.0.1:1"}}
+    print(json.dumps({{**usual, **json.loads({watched!r}), **found}}))
 """
+GROUPS = {"model_hosts": {"hosts": {"m1": {}, "m2": {}}}}
 HERE = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False}
 # Nothing listens there, so it is unreachable at once.
 GONE = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+
+
+POLICY = parse_policy({"version": "off", "latency": {"max_ms": 5}})
+
+
+def golden(value: int) -> dict[str, Any]:
+    """What model_probe returns of a host that answers the golden row with ``value``."""
+    return {
+        "golden_answers": {"predictions": [value], "probabilities": None, "tolerance": {"relative": 0, "absolute": 0}}
+    }
 
 
 @dataclass(frozen=True)
@@ -49,57 +83,136 @@ class Run:
 
 
 @pytest.fixture
-def play(tmp_path: Path) -> Callable[..., Run]:
-    """Run a play of ``playbooks/rollout`` for a request and a plan.
+def collection(tmp_path: Path) -> Path:
+    """The collection, with modules that do nothing but write down what they were told, and say what they are to say."""
+    found = tmp_path / "ansible_collections/modelfleet/onprem"
+    for folder in ("modules", "action"):
+        (found / "plugins" / folder).mkdir(parents=True)
+    for name in ("playbooks", "roles", "galaxy.yml"):
+        (found / name).symlink_to(ROOT / name)
+    for name in ("filter", "module_utils", "plugin_utils"):
+        (found / "plugins" / name).symlink_to(ROOT / "plugins" / name)
+    for place in [f"plugins/{kind}/{name}.py" for kind in ("modules", "action") for name in HERE_ALONE]:
+        (found / place).symlink_to(ROOT / place)
+    for name in MODULES:
+        (found / "plugins/modules" / f"{name}.py").write_text(
+            MODULE.format(python=sys.executable, name=name, folder=str(tmp_path), watched=json.dumps(WATCHED))
+        )
+    return found
+
+
+def run_ansible(
+    folder: Path, playbook: str, inventory: Mapping[str, Any], extra: Mapping[str, Any], *options: str
+) -> Run:
+    (folder / "inventory.yml").write_text(json.dumps(inventory))
+    (folder / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {folder}\n")
+    settings = {"ANSIBLE_CONFIG": str(folder / "ansible.cfg"), "NO_COLOR": "1"}
+    command = [
+        Path(sys.executable).with_name("ansible-playbook"),
+        "-i",
+        "inventory.yml",
+        "-e",
+        json.dumps(extra),
+        *options,
+        playbook,
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=folder, env={**os.environ, **settings}
+    )
+    told = folder / "told"
+    lines = told.read_text().splitlines() if told.exists() else []
+    return Run(done.returncode, done.stdout + done.stderr, [json.loads(line) for line in lines])
+
+
+def hosts_of(gone: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    return {host: GONE if host in gone else HERE for host in ("lb1", "lb2", "m1", "m2")}
+
+
+def whole(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan of a run about one service, with what is there whatever a test is about."""
+    steps = ("stage", "idle", "unshare", "record", "stop")
+    alone = {"verdicts": [], "service": "tumour", **{step: [] for step in steps}, **plan}
+    release, was, slot = alone.get("release") or {}, alone.get("was") or {}, alone.get("slot")
+    moves = bool(was.get("release")) and was.get("slot") != slot
+    undo = {"service": alone["service"], "stop": list(alone.get("envs", ())), "stop_slot": slot}
+    return {
+        "plans": [alone],
+        "to": {alone["service"]: {"slot": slot, "release": release.get("name")}},
+        "back": {alone["service"]: was} if moves else {},
+        "undo": [undo] if moves else [],
+        **{key: value for key, value in alone.items() if key in plan or key == "verdicts"},
+    }
+
+
+@pytest.fixture
+def play(tmp_path: Path, collection: Path) -> Callable[..., Run]:
+    """Run a file of ``playbooks/rollout``, or one after the other, for a request and a plan.
 
     Hosts that are ``gone`` do not answer; ``failing`` has modules that fail, with a dash and their state, and what they
-    say; ``variables`` are of every host, and ``extra`` are given with the command.
+    say; ``answering`` has what a module's calls return besides, in any order; ``variables`` are of every host,
+    ``facts`` of the controller, and ``extra`` are given with the command, which may be a ``check``.
     """
-    collection = tmp_path / "ansible_collections/modelfleet/onprem"
-    (collection / "plugins/modules").mkdir(parents=True)
-    for name in ("playbooks", "roles", "galaxy.yml"):
-        (collection / name).symlink_to(ROOT / name)
-    for name in ("filter", "module_utils", "plugin_utils"):
-        (collection / "plugins" / name).symlink_to(ROOT / "plugins" / name)
-    for name in MODULES:
-        (collection / "plugins/modules" / f"{name}.py").write_text(
-            MODULE.format(python=sys.executable, name=name, folder=str(tmp_path))
-        )
 
     def run(
-        name: str,
+        names: str | Sequence[str],
         request: Mapping[str, Any],
         plan: Mapping[str, Any],
         gone: Sequence[str] = (),
         failing: Mapping[str, str] | None = None,
+        answering: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         variables: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        check: bool = False,
     ) -> Run:
-        hosts = {host: GONE if host in gone else HERE for host in ("lb1", "lb2", "m1", "m2")}
-        (tmp_path / "inventory.yml").write_text(json.dumps({"all": {"hosts": hosts, "vars": variables or {}}}))
-        facts = {"checked": {"request": request}, "planned": {"plan": plan}}
+        # What every plan and request has, whatever a test is about.
+        asked = {"hosts": [], "balancers": [], "policy": POLICY, "overrides": [], **request}
+        asked = {"parts": {plan.get("service", "tumour"): asked}, **asked}
+        known = {"checked": {"request": asked}, "planned": {"plan": whole(plan)}, **(facts or {})}
         plays = [
-            {"hosts": "localhost", "gather_facts": False, "tasks": [{"ansible.builtin.set_fact": facts}]},
-            {"import_playbook": str(collection / f"playbooks/rollout/{name}.yml")},
+            {"hosts": "localhost", "gather_facts": False, "tasks": [{"ansible.builtin.set_fact": known}]},
+            *(
+                {"import_playbook": str(collection / f"playbooks/rollout/{name}.yml")}
+                for name in ([names] if isinstance(names, str) else names)
+            ),
         ]
         (tmp_path / "play.yml").write_text(yaml.safe_dump(plays))
         for what, message in (failing or {}).items():
             (tmp_path / what).write_text(message)
-        (tmp_path / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {tmp_path}\n")
-        settings = {"ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg"), "NO_COLOR": "1"}
-        command = [
-            Path(sys.executable).with_name("ansible-playbook"),
-            "-i",
-            "inventory.yml",
-            "-e",
-            json.dumps(extra or {}),
-            "play.yml",
-        ]
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, **settings}
-        )
-        told = tmp_path / "told"
-        lines = told.read_text().splitlines() if told.exists() else []
-        return Run(done.returncode, done.stdout + done.stderr, [json.loads(line) for line in lines])
+        for what, answers in (answering or {}).items():
+            for place, answer in enumerate(answers):
+                (tmp_path / f"{what}.answer.{place}").write_text(json.dumps(answer))
+        inventory = {"all": {"hosts": hosts_of(gone), "children": GROUPS, "vars": variables or {}}}
+        return run_ansible(tmp_path, "play.yml", inventory, extra or {}, *(["--check"] if check else []))
+
+    return run
+
+
+@pytest.fixture
+def command(tmp_path: Path, collection: Path) -> Callable[..., Run]:
+    """Run a playbook of the collection for the service tumour on two hosts behind ``balancers``.
+
+    ``says`` has what modules return, by their names; ``extra`` are given with the command, unless they are None. Hosts
+    that are ``gone`` do not answer; clients connect to balancers at the port ``bind``.
+    """
+
+    def run(
+        name: str,
+        says: Mapping[str, Mapping[str, Any]],
+        balancers: Sequence[str] = ("lb1",),
+        gone: Sequence[str] = (),
+        bind: int = 1,
+        **extra: Any,
+    ) -> Run:
+        for module, result in says.items():
+            (tmp_path / f"says-{module}").write_text(json.dumps({"changed": False, **result}))
+        groups = {"load_balancers": balancers, "model_hosts": ["m1", "m2"]}
+        children = {group: {"hosts": {name: {} for name in names}} for group, names in groups.items()}
+        services = {"tumour": {"port": 8101}}
+        variables = {"modelfleet_services": services, "load_balancer_bind": f"*:{bind}"}
+        inventory = {"all": {"hosts": hosts_of(gone), "children": children, "vars": variables}}
+        given = {"service": "tumour", **extra}
+        asked = {key: value for key, value in given.items() if value is not None}
+        return run_ansible(tmp_path, str(collection / f"playbooks/{name}.yml"), inventory, asked)
 
     return run

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.unit.playbooks.conftest import POLICY, golden
+
 PLAN = {
     "service": "tumour",
     "slot": "blue",
@@ -18,12 +20,15 @@ PLAN = {
     "batches": ["100%"],
     "settings": {},
     "limits": {},
+    "baseline_slot": "",
+    "verdicts": [],
 }
 REQUEST = {
     "drain_timeout": 1,
     "ready_timeout": 1,
-    "gates": ["ready"],
-    "max_latency_ms": None,
+    "hosts": ["m1", "m2"],
+    "policy": POLICY,
+    "overrides": [],
     "max_fail_percentage": 0,
 }
 BEFORE = {"release": "1-aaaaaaaaaaaa", "settings": {}, "limits": {}, "unit": "active"}
@@ -72,8 +77,14 @@ def test_a_batch_leaves_the_rotation_is_replaced_and_comes_back(replace: Callabl
             "m2: expected an answer until the release had passed its gates, found the host unreachable",
         ),
         ({"failing": {"lb_server-maint": "1 in flight"}}, BOTH, ["1-aaaaaaaaaaaa"] * 2, "m1: 1 in flight"),
+        (
+            {"answering": {"model_probe": [golden(1), golden(0)]}},
+            BOTH,
+            ["2-bbbbbbbbbbbb"] * 2 + ["1-aaaaaaaaaaaa"] * 2,
+            "m2: gate golden: expected the same answers on m1, m2, found m2: row 0: ",
+        ),
     ],
-    ids=["a gate", "a host is gone", "requests go on"],
+    ids=["a gate", "a host is gone", "requests go on", "answers differ"],
 )
 def test_a_batch_that_fails_runs_what_it_ran_before(
     replace: Callable[..., Any], options: Mapping[str, Any], back: list[str], releases: list[str], said: str
@@ -83,7 +94,8 @@ def test_a_batch_that_fails_runs_what_it_ran_before(
     assert run.code != 0
     assert rotation(run) == [("maint", BOTH), ("ready", back)]
     assert started(run) == releases
-    assert f'"msg": "{said}"' in run.output
+    assert f'"msg": "{said}' in run.output
+    assert run.output.count("\ngate ") == 1
 
 
 def test_a_balancer_that_is_gone_is_no_reason_to_restart_or_to_leave_servers_out(replace: Callable[..., Any]) -> None:
@@ -91,3 +103,13 @@ def test_a_balancer_that_is_gone_is_no_reason_to_restart_or_to_leave_servers_out
     assert run.code != 0
     assert (rotation(run), started(run)) == ([("maint", BOTH), ("ready", BOTH)], ["1-aaaaaaaaaaaa"] * 2)
     assert "expected every balancer to take the batch out of rotation, found it still in on lb2" in run.output
+
+
+def test_the_batch_is_a_step_and_its_failure_the_end(play: Callable[..., Any]) -> None:
+    journal = {"begin": ["lb1"], "rollout": {"id": "20260102T030405Z-0a1b2c3d"}}
+    request = {**REQUEST, "balancers": ["lb1"]}
+    run = play("in_place", request, {**PLAN, **journal}, variables=VARIABLES, failing={"model_probe": "gate golden"})
+    told = [step for step in run.told if step["module"] in ("lb_server", "lb_rollout")]
+    assert [step["state"] for step in told] == ["maint", "ready", "ended"]
+    assert [step.get("rollout") or step["id"] for step in told] == [journal["rollout"]["id"]] * 3
+    assert (told[-1]["verdict"], told[-1]["reason"]) == ("failed", "gate golden")

@@ -5,10 +5,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import ADVICE
+
+from tests.unit.playbooks.conftest import POLICY, golden
 
 PLAN = {
     "service": "tumour",
@@ -18,8 +24,16 @@ PLAN = {
     "unready": ["m2"],
     "settings": {},
     "limits": {},
+    "baseline_slot": "blue",
+    "verdicts": [],
 }
-REQUEST = {"balancers": ["lb1"], "ready_timeout": 1, "gates": ["ready"], "max_latency_ms": None}
+REQUEST = {
+    "balancers": ["lb1"],
+    "hosts": ["m1", "m2"],
+    "ready_timeout": 1,
+    "policy": POLICY,
+    "overrides": [{"gate": "load", "reason": "it fits"}],
+}
 
 
 @pytest.fixture
@@ -37,13 +51,20 @@ def steps(run: Any) -> list[tuple[str, str]]:
 def test_slots_are_started_put_to_their_gates_and_brought_back(start: Callable[..., Any]) -> None:
     run = start()
     assert run.code == 0
-    assert steps(run) == [("lb_server", "ready"), *2 * [("model_probe", "")], *2 * [("model_slot", "")]]
+    hosts = [(module, "") for module in ("model_load", "model_probe", "model_slot") for _host in range(2)]
+    assert steps(run) == [("lb_server", "ready"), *hosts]
 
 
 @pytest.mark.parametrize(
     ("options", "stopped", "said"),
     [
+        ({"failing": {"model_load": "gate load: found 1"}}, 2, "m1, m2: gate load: found 1"),
         ({"failing": {"model_slot": "it crashed"}}, 2, "m1, m2: it crashed"),
+        (
+            {"failing": {"model_slot": "it crashed"}, "answering": {"model_slot": 2 * [{"log": ["division by zero"]}]}},
+            2,
+            "m1, m2: gate start: it crashed",
+        ),
         ({"failing": {"model_probe": "gate golden: found 1"}}, 2, "m1, m2: gate golden: found 1"),
         (
             {"gone": ["m2"]},
@@ -56,7 +77,7 @@ def test_slots_are_started_put_to_their_gates_and_brought_back(start: Callable[.
             "m2: expected an answer until the release had passed its gates, found the host unreachable; m1: it crashed",
         ),
     ],
-    ids=["no start", "a gate", "a host is gone", "a host is gone and no start"],
+    ids=["not loaded", "no start", "no start with its log", "a gate", "a host is gone", "a host is gone and no start"],
 )
 def test_a_failure_stops_the_release_on_every_host_and_is_said_once(
     start: Callable[..., Any], options: Mapping[str, Any], stopped: int, said: str
@@ -65,3 +86,61 @@ def test_a_failure_stops_the_release_on_every_host_and_is_said_once(
     assert run.code != 0
     assert (steps(run).count(("model_slot", "stopped")), ("lb_server", "ready") in steps(run)) == (stopped, False)
     assert run.output.count(f'"msg": "{said}; no request was sent to 2-bbbbbbbbbbbb"') == 1
+    assert run.output.count("\nload was overridden: it fits\n") == 1
+
+
+def test_the_gates_of_each_module_are_put_by_it(start: Callable[..., Any]) -> None:
+    put = {step["module"]: sorted(step["gates"]) for step in start().told if "gates" in step}
+    running = ["golden", "latency", "ready", "replay", "version"]
+    assert put == {"model_load": ["environment", "load"], "model_probe": running}
+
+
+def test_hosts_that_answer_alike_go_on(start: Callable[..., Any]) -> None:
+    assert start(answering={"model_probe": [golden(1), golden(1)]}).code == 0
+
+
+def test_hosts_that_answer_differently_stop_the_release_everywhere(start: Callable[..., Any]) -> None:
+    run = start(answering={"model_probe": [golden(1), golden(0)]})
+    assert run.code != 0
+    assert (steps(run).count(("model_slot", "stopped")), ("lb_server", "ready") in steps(run)) == (2, False)
+    said = re.search(r'"msg": "(gate golden: .*; no request was sent to 2-bbbbbbbbbbbb)"', run.output)
+    assert said
+    assert re.fullmatch(
+        r"gate golden: expected the same answers on m1, m2, found m2: row 0: expected [01], found [01] "
+        rf"\(expected as on m1\): {re.escape(ADVICE['golden'])}; no request was sent to 2-bbbbbbbbbbbb",
+        said[1],
+    )
+    assert re.search(r"\ngolden +controller +enforce +fail +the same answers on m1, m2", run.output)
+
+
+JOURNAL = {"begin": ["lb1"], "rollout": {"id": "20260102T030405Z-0a1b2c3d"}}
+
+
+def test_the_step_and_a_failure_are_written_into_the_journal(play: Callable[..., Any]) -> None:
+    plan = {**PLAN, **JOURNAL, "stage": ["m1"]}
+    run = play("start_idle", REQUEST, plan, failing={"model_probe": "gate golden: found 1"})
+    noted = [
+        (step["state"], step.get("step"), step.get("verdict")) for step in run.told if step["module"] == "lb_rollout"
+    ]
+    assert (run.code != 0, noted) == (True, [("step", "start", None), ("ended", None, "failed")])
+    [ended] = [step for step in run.told if step.get("state") == "ended"]
+    assert ended["id"] == JOURNAL["rollout"]["id"]
+    assert ended["reason"].startswith("m1, m2: gate golden: found 1; no request was sent to 2-bbbbbbbbbbbb")
+
+
+def test_a_hook_on_failure_has_the_facts_and_cannot_fail_more(play: Callable[..., Any], tmp_path: Path) -> None:
+    hook = tmp_path / "hook.yml"
+    facts = "{{ rollout.service }} {{ rollout.verdict }} {{ rollout.release }}: {{ rollout.reason }}"
+    tasks = [
+        {"ansible.builtin.copy": {"content": facts, "dest": str(tmp_path / "hooked"), "mode": "0600"}},
+        {"ansible.builtin.fail": {"msg": "no chat"}},
+    ]
+    hook.write_text(yaml.safe_dump(tasks))
+    meant = {"tumour": {"release": "2-bbbbbbbbbbbb", "slot": "green", "was": {"release": None, "slot": None}}}
+    rollout = {**JOURNAL["rollout"], "services": meant, "action": "deploy", "strategy": "blue_green", "who": "anna"}
+    request = {**REQUEST, "hooks": {"on_failure": [str(hook)]}, "hosts": ["m1", "m2"]}
+    run = play("start_idle", request, {**PLAN, **JOURNAL, "rollout": rollout}, failing={"model_slot": "it crashed"})
+    assert run.code != 0
+    assert (tmp_path / "hooked").read_text().startswith("tumour failed 2-bbbbbbbbbbbb: m1, m2: it crashed")
+    assert "hook on_failure: no chat" in run.output
+    assert '"msg": "m1, m2: it crashed; no request was sent to 2-bbbbbbbbbbbb"' in run.output

@@ -73,3 +73,18 @@ def test_whatever_fails_servers_are_ready_again_and_it_is_said(
     assert run.code != 0
     assert (states(run), stopped(run)) == (states_after, units)
     assert said in " ".join(run.output.split())
+
+
+def test_a_slot_that_is_not_stopped_ends_a_rollout_that_is_done(play: Callable[..., Any]) -> None:
+    plan = {
+        "service": "tumour",
+        "slot": "green",
+        "stop": ["m1", "m2"],
+        "stop_slot": "blue",
+        "begin": ["lb1"],
+        "rollout": {"id": "20260102T030405Z-0a1b2c3d"},
+    }
+    failing = {"model_slot-stopped": "it still stops"}
+    run = play("stop", {"balancers": ["lb1"], "drain_timeout": 1}, plan, failing=failing)
+    [ended] = [step for step in run.told if step["module"] == "lb_rollout"]
+    assert (run.code != 0, ended["verdict"], ended["reason"]) == (True, "done", "blue was not stopped on every host")

@@ -21,7 +21,7 @@ import jinja2
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.modelfleet.onprem.plugins.module_utils._haproxy import Process, find_leaving
+from ansible_collections.modelfleet.onprem.plugins.module_utils._haproxy import Process, find_leaving, read_servers
 
 ROLE = Path(__file__).parents[3] / "roles/load_balancer"
 
@@ -34,12 +34,16 @@ class ModelServer:
     """A server that says its release.
 
     ``/slow`` sets ``slow`` when it is asked, and answers once ``go`` is set. ``/crash`` ends without an answer.
+    ``/predict`` answers with ``status``.
     """
 
     def __init__(self, service: str, version: int) -> None:
         self.service = service
         self.version = version
         self.ready = True
+        self.status = 200
+        self.asked = 0
+        self.predicts = version - 1
         self.slow = threading.Event()
         self.go = threading.Event()
         model = self
@@ -54,12 +58,18 @@ class ModelServer:
                 if self.path == "/crash":
                     self.close_connection = True
                     return
+                if self.path == "/metrics":
+                    body = model.metrics.encode()
+                    self.wfile.write(f"HTTP/1.1 200 Said\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+                    return
+                model.asked += self.path == "/predict"
                 ready = model.ready or self.path != "/v2/health/ready"
                 digest = f"{model.version:012x}".ljust(64, "0")
                 document = {"ready": ready, "model": model.service, "version": str(model.version), "digest": digest}
                 body = json.dumps({**document, "path": self.path}).encode()
                 # In one piece: HAProxy's health check closes the connection once it has read the status.
-                head = f"HTTP/1.1 {200 if ready else 503} Said\r\nContent-Length: {len(body)}\r\n\r\n"
+                status = model.status if self.path == "/predict" else 200
+                head = f"HTTP/1.1 {status if ready else 503} Said\r\nContent-Length: {len(body)}\r\n\r\n"
                 self.wfile.write(head.encode() + body)
 
             def log_message(self, *_words: object) -> None:
@@ -70,6 +80,19 @@ class ModelServer:
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
+
+    @property
+    def metrics(self) -> str:
+        """What a model server that always predicts the same has counted."""
+        return "".join(
+            f"{line} {self.asked}.0\n"
+            for line in (
+                'model_server_request_seconds_bucket{le="0.001",route="/predict"}',
+                'model_server_request_seconds_bucket{le="+Inf",route="/predict"}',
+                f'model_server_predictions_total{{class="{self.predicts}",output="0"}}',
+                "model_server_rows_total",
+            )
+        )
 
     def stop(self) -> None:
         self.go.set()
@@ -107,11 +130,14 @@ class Machine:
             "socket": str(folder / "admin.sock"),
             "master_socket": str(folder / "master.sock"),
             "state_dir": str(self.state_dir),
+            "rollouts_dir": str(folder / "rollouts"),
         }
         services = list(dict.fromkeys(pool["service"] for pool in pools))
         (self.state_dir / "active.map").write_text("".join(f"{name} {name}_blue\n" for name in services))
+        (self.state_dir / "canary.map").touch()
         (self.state_dir / "releases.json").write_text("{}\n")
         (self.state_dir / "servers.state").touch()
+        (self.state_dir / "maintenance.map").touch()
         self.configure(pools, **settings)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -189,6 +215,17 @@ class Machine:
         if not connection:
             used.close()
         return response.status, body
+
+
+def wait_until_up(machine: Machine) -> None:
+    """Wait until every server is in rotation."""
+    deadline = time.monotonic() + 10
+    while True:
+        with Process(machine.params["socket"]) as process:
+            if all(server.in_rotation for server in read_servers(process)):
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def pools_of(services: dict[str, dict[str, list[ModelServer]]]) -> list[dict[str, Any]]:

@@ -17,10 +17,10 @@ import pytest
 def make_bundle(tmp_path: Path) -> Callable[..., Path]:
     """Write a bundle with the least that a manifest asks for."""
 
-    def make(version: str, model: bytes = b"a model") -> Path:
+    def make(version: str, model: bytes = b"a model", contract: bytes = b"{}") -> Path:
         bundle = tmp_path / "bundles" / version
         bundle.mkdir(parents=True)
-        files = {"contract.json": b"{}", "golden.json": b"{}", "model.pkl": model, "requirements.lock": b""}
+        files = {"contract.json": contract, "golden.json": b"{}", "model.pkl": model, "requirements.lock": b""}
         for name, content in files.items():
             (bundle / name).write_bytes(content)
         manifest = {

@@ -37,10 +37,14 @@ def host_state(*releases: Release, blue: Any = None, green: Any = None, **change
     return {"python": PYTHON, "services": {"tumour": service}, "envs": ["e1"] if releases else [], **changed}
 
 
-def balancer_state(slot: str = "blue", history: Any = (), admin: Any = None, **releases: Release) -> dict[str, Any]:
+def balancer_state(
+    slot: str = "blue", history: Any = (), admin: Any = None, share: int = 0, **releases: Release
+) -> dict[str, Any]:
     def pool(name: str) -> dict[str, Any]:
         servers = {host: {"status": "UP", "admin": (admin or {}).get((name, host), "ready")} for host in ("m1", "m2")}
         return {"release": releases[name].name if name in releases else None, "servers": servers}
 
     pools = {"blue": pool("blue"), "green": pool("green")}
-    return {"services": {"tumour": {"slot": slot, "pools": pools, "history": [it.name for it in history]}}}
+    return {
+        "services": {"tumour": {"slot": slot, "share": share, "pools": pools, "history": [it.name for it in history]}}
+    }

@@ -11,7 +11,7 @@ import pytest
 
 from testbed import __main__ as command_line
 from testbed import command, engine, keys, vm
-from testbed.fleet import container_arguments, kill, largest_packet
+from testbed.fleet import container_arguments, digest, kill, largest_packet
 from testbed.inventory import Fleet, Host, Port
 
 HOST = Host("lb1", "10.0.0.2", 22, "bookworm", (Port(18080, 80),), (("/data", "size=1m"), ("/more", "")))
@@ -31,6 +31,15 @@ def test_a_container_has_what_systemd_needs_and_no_more() -> None:
     assert {"--name=try-lb1", "--hostname=lb1", "--network=try", "--ip=10.0.0.2", "--env=X=1"} <= set(arguments)
     assert {"--publish=127.0.0.1:18080:80", "--tmpfs=/data:size=1m", "--tmpfs=/more"} <= set(arguments)
     assert "--privileged" not in arguments
+
+
+def test_a_host_of_another_checkout_is_another_host(state: Path) -> None:
+    made_from = digest(["--name=try-lb1"], "sha256:1\n", keys.files(FLEET, HOST))
+    assert digest(["--name=try-lb1"], "sha256:1\n", keys.files(FLEET, HOST)) == made_from
+    for path in state.glob("**/*ed25519*"):
+        path.unlink()
+    assert digest(["--name=try-lb1"], "sha256:1\n", keys.files(FLEET, HOST)) != made_from
+    assert digest(["--name=try-lb2"], "sha256:1\n", b"") != digest(["--name=try-lb1"], "sha256:1\n", b"")
 
 
 @pytest.mark.parametrize(("mtu", "expected"), [("1400", 1400), ("65536", 1500)])
@@ -58,6 +67,17 @@ def test_keys_are_made_once_and_pinned(state: Path) -> None:
     assert lines[0].startswith("10.0.0.2 ssh-ed25519 AAAA")
     assert lines[1].startswith("[127.0.0.1]:18022 ssh-ed25519 AAAA")
     assert keys.known_hosts(fleet).is_relative_to(state)
+
+
+def test_what_lets_us_in_goes_with_the_last_fleet(state: Path) -> None:
+    other = Fleet("other", "vm", None, "ops", (VM,))
+    keys.user_key()
+    keys.pin(FLEET)
+    keys.pin(other)
+    assert not keys.forget(FLEET)
+    assert sorted(path.name for path in state.iterdir()) == ["id_ed25519", "id_ed25519.pub", "other"]
+    assert keys.forget(other)
+    assert list(state.iterdir()) == []
 
 
 def test_a_host_gets_its_own_key_and_lets_ours_in(state: Path) -> None:
@@ -102,6 +122,14 @@ def test_the_pid_file_of_a_dead_engine_is_removed(
         (process / "comm").write_text(f"{name}\n")
     assert engine.remove_stale_pid_file(pid_file, "dockerd", tmp_path) is stale
     assert pid_file.exists() is (pid is not None and not stale)
+
+
+def test_a_pid_file_is_read_and_removed_as_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "containerd.pid").write_text("4711")
+    asked: list[str] = []
+    monkeypatch.setattr(engine, "as_root", lambda argv: asked.append(argv[0]) or argv)
+    assert engine.remove_stale_pid_file(tmp_path / "containerd.pid", "containerd", tmp_path)
+    assert asked == ["cat", "rm"]
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,28 @@ def test_a_target_where_nothing_listens_is_a_failure_for_each_request() -> None:
     assert load.result["p99_ms"] is None
 
 
+def test_failures_of_one_phase_do_not_hide_those_of_the_next() -> None:
+    with Load("http://127.0.0.1:9/", BODY, rate=0, phase="before") as load:
+        wait_until(lambda: load.sent >= 30)
+        load.mark("after")
+        wait_until(lambda: sum(failure["phase"] == "after" for failure in load.samples.failures) == 20)
+    kept = [failure["phase"] for failure in load.result["failures"]]
+    assert (load.result["phases"][0]["name"], kept.count("before"), kept.count("after")) == ("before", 20, 20)
+
+
+def test_requests_say_which_user_sends_them_and_that_they_may(server) -> None:
+    seen = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        seen.append((request.headers.get("X-User"), request.headers.get("X-API-Key")))
+        return web.json_response({}, headers={"X-Model-Version": "1"})
+
+    server.handler = answer
+    with Load(server.url, BODY, rate=0, requests=30, users=3, key="secret") as load:
+        wait_until(lambda: load.sent == 30)
+    assert set(seen) == {("user-0", "secret"), ("user-1", "secret"), ("user-2", "secret")}
+
+
 def test_marks_part_the_run_into_phases(server) -> None:
     async def answer(_request: web.Request) -> web.StreamResponse:
         return web.json_response({}, headers={"X-Model-Version": version})
@@ -170,7 +192,7 @@ def test_a_percentile_is_a_value_that_was_measured(values, share: float, found: 
 
 
 def test_a_run_without_requests_has_a_result() -> None:
-    assert Samples().result(1.0)["sent"] == 0
+    assert Samples("start").result(1.0)["sent"] == 0
 
 
 @pytest.mark.parametrize(

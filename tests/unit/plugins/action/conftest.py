@@ -19,13 +19,20 @@ def act_here() -> Callable[..., dict[str, Any]]:
     """Run an action plugin that needs no host, with the arguments of a task."""
 
     def run(
-        plugin: Any, groups: Mapping[str, list[str]] | None = None, check_mode: bool = False, **arguments: Any
+        plugin: Any,
+        groups: Mapping[str, list[str]] | None = None,
+        check_mode: bool = False,
+        inventory: Path | None = None,
+        limit: str | None = None,
+        **arguments: Any,
     ) -> dict[str, Any]:
         action = object.__new__(plugin.ActionModule)
         action._task = SimpleNamespace(args=arguments, action=plugin.__name__, async_val=0, check_mode=check_mode)
         # It has no host to talk to: anything but the shell's folder is an AttributeError.
         action._connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="/unused"))
-        result: dict[str, Any] = action.run(task_vars={"groups": groups or {}})
+        sources = [str(inventory)] if inventory else []
+        task_vars = {"groups": groups or {}, "ansible_limit": limit, "ansible_inventory_sources": sources}
+        result: dict[str, Any] = action.run(task_vars=task_vars)
         return result
 
     return run

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,14 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.modelfleet.onprem.plugins.action import rollout_request
 from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import pack, verify
+from ansible_collections.modelfleet.onprem.plugins.module_utils._journal import check_id, read_rollout
+from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import ADVICE
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.controller import name_process, name_user, still_runs
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.policy import parse_policy
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.registry import publish_bundle
+
+from tests.unit.plugins.signing import Person, make_person
+from tests.unit.plugins.web_registry import WebRegistry
 
 GROUPS = {"load_balancers": ["lb1", "lb2"], "model_hosts": ["m1", "m2"], "left": ["m1"], "right": ["m2"]}
 SERVICES = {"tumour": {"port": 8101}, "prices": {"port": 8201, "hosts": "left", "model": "house"}}
@@ -24,9 +33,9 @@ SERVICES = {"tumour": {"port": 8101}, "prices": {"port": 8201, "hosts": "left", 
 def ask(act_here: Callable[..., Any], server_wheel: Path) -> Callable[..., Any]:
     """Run rollout_request on the inventory above."""
 
-    def run(groups: Any = GROUPS, check_mode: bool = False, **arguments: Any) -> Any:
+    def run(groups: Any = GROUPS, check_mode: bool = False, inventory: Path | None = None, **arguments: Any) -> Any:
         given = {"services": SERVICES, "service": "tumour", "server": str(server_wheel), **arguments}
-        return act_here(rollout_request, groups, check_mode, **given)
+        return act_here(rollout_request, groups, check_mode, inventory, **given)
 
     return run
 
@@ -37,7 +46,7 @@ def refusal(ask: Callable[..., Any]) -> Callable[..., str]:
 
     def run(**arguments: Any) -> str:
         result = ask(**arguments)
-        assert (result["failed"], "request" in result) == (True, False)
+        assert (result["failed"], "request" in result) == (True, "refused" in result)
         message: str = result["msg"]
         assert "\n" not in message
         return message
@@ -78,19 +87,43 @@ def test_a_wheel_that_was_given_is_the_server(ask: Callable[..., Any], bundle: P
     assert request["server"] == {"wheel": str(server_wheel), "sha256": digest}
 
 
+def test_the_policy_of_the_service_is_in_the_request(ask: Callable[..., Any], bundle: Path) -> None:
+    services = {"tumour": {"port": 8101, "gates": {"replay": {"mode": "warn", "rows": 50}}}}
+    request = ask(action="deploy", bundle=str(bundle), services=services)["request"]
+    assert (request["policy"], request["overrides"]) == (parse_policy(services["tumour"]["gates"]), [])
+
+
+def test_a_gate_is_overridden_for_a_reason_which_is_kept(ask: Callable[..., Any], bundle: Path) -> None:
+    request = ask(action="deploy", bundle=str(bundle), override="contract,golden", override_reason="we know")["request"]
+    assert [request["policy"][gate]["mode"] for gate in ("contract", "golden", "load")] == ["warn", "warn", "enforce"]
+    assert request["overrides"] == [
+        {"gate": "contract", "reason": "we know"},
+        {"gate": "golden", "reason": "we know"},
+    ]
+
+
 @pytest.mark.parametrize(
-    ("keys", "gates", "limit"),
+    ("arguments", "message"),
     [
-        ({}, ["ready", "version", "golden"], None),
-        ({"gates": ["golden"], "max_latency_ms": 50}, ["golden"], 50),
+        (
+            {"override": "contract"},
+            'override_reason: expected -e override_reason="…" with -e override, found nothing',
+        ),
+        (
+            {"override": "digest", "override_reason": "in a hurry"},
+            "override: expected one of contract, environment, load, ready, version, golden, found digest, "
+            "which cannot be overridden",
+        ),
+        (
+            {"override": "speed", "override_reason": "in a hurry"},
+            "override: expected one of contract, environment, load, ready, version, golden, found 'speed'",
+        ),
     ],
-    ids=["by default", "as the inventory says"],
 )
-def test_the_gates_of_the_service_are_in_the_request(
-    ask: Callable[..., Any], bundle: Path, keys: dict[str, Any], gates: list[str], limit: int | None
+def test_an_override_that_cannot_be_is_refused(
+    refusal: Callable[..., str], bundle: Path, arguments: dict[str, Any], message: str
 ) -> None:
-    request = ask(action="deploy", bundle=str(bundle), services={"tumour": {"port": 8101, **keys}})["request"]
-    assert (request["gates"], request["max_latency_ms"]) == (gates, limit)
+    assert refusal(action="deploy", bundle=str(bundle), **arguments) == message
 
 
 @pytest.mark.parametrize("action", ["rollback", "retire"])
@@ -114,7 +147,7 @@ def test_status_is_of_all_services_or_of_one(ask: Callable[..., Any], service: s
     [
         ({"service": "tumor"}, "service: expected one of prices, tumour, found 'tumor'"),
         ({"service": None}, "service: expected -e service=NAME, one of prices, tumour, found nothing"),
-        ({"strategy": "red"}, "strategy: expected one of basic, rolling, blue_green, found 'red'"),
+        ({"strategy": "red"}, "strategy: expected one of basic, rolling, blue_green, canary, found 'red'"),
         (
             {"groups": {"model_hosts": ["m1"]}},
             "inventory: expected at least one host in the group load_balancers, found none",
@@ -140,8 +173,15 @@ def test_a_request_that_does_not_fit_the_inventory_is_refused(
     assert refusal(action="deploy", bundle=str(bundle), **arguments) == message
 
 
+def test_a_limit_is_refused(refusal: Callable[..., str]) -> None:
+    expected = "--limit: expected none, for a playbook is about all hosts of a service, found 'm1'"
+    assert refusal(action="status", limit="m1") == expected
+
+
 def test_an_action_that_there_is_not_is_refused(ask: Callable[..., Any]) -> None:
-    with pytest.raises(AnsibleActionFail, match="value of action must be one of: deploy, rollback, retire, status"):
+    with pytest.raises(
+        AnsibleActionFail, match="value of action must be one of: deploy, rollback, resume, retire, canary, status"
+    ):
         ask(action="destroy")
 
 
@@ -168,11 +208,14 @@ def test_a_bundle_that_is_not_as_it_was_built_is_refused(
     refusal: Callable[..., str], bundle: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(bundle)
-    assert refusal(action="deploy", bundle=str(bundle)) == f"bundle: {bundle}: {message}"
+    assert refusal(action="deploy", bundle=str(bundle)) == f"bundle: {bundle}: {message}: {ADVICE['digest']}"
 
 
 def test_a_deploy_without_a_bundle_is_refused(refusal: Callable[..., str], tmp_path: Path) -> None:
-    assert refusal(action="deploy") == "bundle: expected -e bundle=PATH of a bundle or its .tar, found nothing"
+    assert refusal(action="deploy") == (
+        "bundle: expected -e bundle=PATH of a bundle or its .tar, or -e version=VERSION of one in the registry, "
+        "found nothing"
+    )
     nowhere = tmp_path / "nowhere"
     assert refusal(action="deploy", bundle=str(nowhere)) == (
         f"bundle: expected the folder of a bundle or its .tar, found nothing at {nowhere}"
@@ -197,3 +240,260 @@ def test_a_server_that_is_none_is_refused(refusal: Callable[..., str], bundle: P
     assert refusal(action="deploy", bundle=str(bundle), server=str(tmp_path)) == (
         f"server: expected a wheel or the model server's source folder, found {tmp_path}"
     )
+
+
+@pytest.fixture
+def alice(tmp_path: Path) -> Person:
+    return make_person("alice", tmp_path)
+
+
+@pytest.fixture
+def inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An inventory in a folder of its own; the controller's cache is in another one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    (tmp_path / "inventory/registry").mkdir(parents=True)
+    (tmp_path / "inventory/hosts.yml").touch()
+    return tmp_path / "inventory/hosts.yml"
+
+
+def signed_service(**keys: Any) -> dict[str, Any]:
+    return {"tumour": {"port": 8101, **keys}}
+
+
+def test_a_bundle_is_checked_against_the_signers_in_the_inventorys_folder(
+    ask: Callable[..., Any], bundle: Path, alice: Person, inventory: Path
+) -> None:
+    alice.sign(bundle)
+    (inventory.parent / "allowed_signers").write_text(alice.line())
+    for value in ("allowed_signers", alice.line(), alice.line().strip()):
+        services = signed_service(allowed_signers=value)
+        request = ask(action="deploy", bundle=str(bundle), services=services, inventory=inventory)["request"]
+        assert [(verdict["gate"], verdict["where"], verdict["verdict"]) for verdict in request["verdicts"]] == [
+            ("digest", "controller", "pass"),
+            ("signature", "controller", "pass"),
+        ]
+        assert request["trust"]["allowed_signers"].strip() == alice.line().strip()
+        assert request["trust"]["gates"] == {"digest": {"mode": "enforce"}, "signature": {"mode": "enforce"}}
+
+
+def test_without_signers_the_gate_is_off(ask: Callable[..., Any], bundle: Path) -> None:
+    request = ask(action="deploy", bundle=str(bundle))["request"]
+    assert [(verdict["gate"], verdict["verdict"]) for verdict in request["verdicts"]] == [
+        ("digest", "pass"),
+        ("signature", "off"),
+    ]
+    assert (request["source"], request["url"]) == ({}, "")
+
+
+def test_a_bundle_that_nobody_signed_is_refused_with_its_verdicts(
+    ask: Callable[..., Any], bundle: Path, alice: Person
+) -> None:
+    result = ask(action="deploy", bundle=str(bundle), services=signed_service(allowed_signers=alice.line()))
+    assert result["msg"] == (
+        f"bundle: {bundle}: gate signature: expected a signature by alice, found none: "
+        "have it signed (model-bundle sign), or deploy another"
+    )
+    part = result["request"]["parts"]["tumour"]
+    assert [(verdict["gate"], verdict["verdict"]) for verdict in part["verdicts"]] == [
+        ("digest", "pass"),
+        ("signature", "fail"),
+    ]
+    assert result["refused"]["reason"] == result["msg"]
+
+
+@pytest.mark.parametrize("check_mode", [False, True], ids=["run", "check mode"])
+def test_what_is_kept_of_a_bundle_that_is_not_trusted_is_what_was_asked_for(
+    ask: Callable[..., Any], bundle: Path, check_mode: bool
+) -> None:
+    (bundle / "model.pkl").write_bytes(b"A model")
+    overridden = {"override": ["golden"], "override_reason": "it rains"}
+    kept = ask(action="deploy", bundle=str(bundle), check_mode=check_mode, **overridden)["refused"]["rollout"]
+    nothing = {"release": None, "slot": None}
+    assert read_rollout(kept, "rollout").overrides == {"golden": "it rains"}
+    assert (kept["action"], kept["strategy"]) == ("deploy", "blue_green")
+    assert kept["services"] == {"tumour": {**nothing, "digest": None, "bundle": str(bundle), "was": nothing}}
+
+
+def test_of_several_bundles_each_that_is_not_trusted_is_named(
+    ask: Callable[..., Any], bundle: Path, make_bundle: Callable[..., Path]
+) -> None:
+    other = make_bundle("7")
+    for each in (bundle, other):
+        (each / "golden.json").unlink()
+    several = {"tumour": {"bundle": str(bundle)}, "prices": {"bundle": str(other)}}
+    result = ask(action="deploy", service=None, several=several)
+    missing = [f"bundle: {each}: golden.json is missing: {ADVICE['digest']}" for each in (bundle, other)]
+    assert (result["msg"], list(result["refused"]["rollout"]["services"])) == ("; ".join(missing), [*several])
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"allowed_signers": "absent"},
+            "allowed_signers: expected a file of signers at {inventory}/absent, found: No su",
+        ),
+        (
+            {"allowed_signers": "alice", "revoked_keys": "absent"},
+            "revoked_keys: expected a file of keys at {inventory}/absent, found: No such file",
+        ),
+        ({"allowed_signers": ""}, "modelfleet_services.tumour.allowed_signers: expected the path of a file of allowed"),
+        ({"pull": True}, "modelfleet_services.tumour.pull: expected a registry with an http(s) address, found none"),
+        (
+            {"pull": True, "registry": "models"},
+            "modelfleet_services.tumour.pull: expected a registry with an http(s) address, found models",
+        ),
+    ],
+)
+def test_trust_that_cannot_be_read_is_refused(
+    refusal: Callable[..., str], bundle: Path, alice: Person, inventory: Path, keys: dict[str, Any], message: str
+) -> None:
+    (inventory.parent / "alice").write_text(alice.line())
+    found = refusal(action="deploy", bundle=str(bundle), services=signed_service(**keys), inventory=inventory)
+    assert found.startswith(message.format(inventory=inventory.parent))
+
+
+def test_a_version_of_the_registry_is_one_digest_from_then_on(
+    ask: Callable[..., Any], make_bundle: Callable[..., Path], inventory: Path
+) -> None:
+    digests = {}
+    for version, alias in (("3", "champion"), ("4", None)):
+        bundle = make_bundle(version)
+        digests[version] = publish_bundle(bundle, "registry", inventory.parent, alias=alias).manifest.digest
+    for asked, version in (("3", "3"), ("champion", "3"), ("4", "4"), ("latest", "4")):
+        request = ask(action="deploy", version=asked, registry="registry", inventory=inventory)["request"]
+        assert (request["release"]["version"], request["release"]["digest"]) == (version, digests[version])
+        assert request["source"] == {"registry": "registry", "asked": asked}
+        assert verify(Path(request["bundle"])).digest == digests[version]
+        assert request["url"] == ""
+
+
+def test_hosts_are_told_where_to_fetch_it_themselves(ask: Callable[..., Any], bundle: Path, inventory: Path) -> None:
+    web = WebRegistry()
+    try:
+        publish_bundle(bundle, web.address, inventory.parent)
+        services = signed_service(registry=web.address, pull=True)
+        request = ask(action="deploy", version="3", services=services, inventory=inventory)["request"]
+        assert request["url"] == f"{web.address}/tumour/3.tar"
+        shipped = ask(action="deploy", bundle=str(bundle), services=services, inventory=inventory)["request"]
+        assert shipped["url"] == ""
+    finally:
+        web.close()
+
+
+def test_a_registry_whose_index_is_not_true_is_refused(
+    refusal: Callable[..., str], bundle: Path, inventory: Path
+) -> None:
+    publish_bundle(bundle, "registry", inventory.parent)
+    index = inventory.parent / "registry/tumour/index.json"
+    index.write_text(index.read_text().replace(verify(bundle).digest, "0" * 64))
+    assert refusal(action="deploy", version="3", registry="registry", inventory=inventory) == (
+        f"{inventory.parent}/registry/tumour/3.tar: expected tumour 3 of digest {'0' * 64}, as the index says, "
+        f"found tumour 3 of {verify(bundle).digest}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"version": "3"},
+            "registry: expected modelfleet_registry in the inventory, or the key registry of tumour, for -e version=3, "
+            "found neither",
+        ),
+        (
+            {"version": "3", "registry": "registry", "bundle": "3"},
+            "bundle: expected either -e bundle=PATH or -e version=",
+        ),
+        ({"version": "3", "registry": "absent"}, "{inventory}/absent: expected the folder of a registry, found none"),
+        (
+            {"version": "3", "registry": "registry"},
+            "{inventory}/registry/tumour: expected a version or alias that is published (none is), found '3'",
+        ),
+    ],
+)
+def test_a_version_that_cannot_be_had_is_refused(
+    refusal: Callable[..., str], inventory: Path, arguments: dict[str, Any], message: str
+) -> None:
+    found = refusal(action="deploy", inventory=inventory, **arguments)
+    assert found.startswith(message.format(inventory=inventory.parent))
+
+
+def died(bundle: Path | None, digest: str, **changed: Any) -> dict[str, Any]:
+    meant = {"release": f"3-{digest[:12]}", "digest": digest, "slot": "green", "bundle": bundle and str(bundle)}
+    services = {"tumour": {**meant, "was": {"release": None, "slot": None}}}
+    identity = {"id": "20260102T030400Z-00000009", "action": "deploy", "from": "elsewhere", "strategy": "rolling"}
+    found = {**identity, "services": services, "held": True, **changed}
+    return {name: {"services": {"tumour": {"rollout": found}}} for name in ("lb1", "lb2")}
+
+
+def test_a_rollout_that_died_is_asked_for_again_with_its_bundle(ask: Callable[..., Any], bundle: Path) -> None:
+    manifest = verify(bundle)
+    request = ask(action="resume", balancers=died(bundle, manifest.digest))["request"]
+    assert (request["action"], request["strategy"], request["bundle"]) == ("deploy", "rolling", str(bundle))
+    assert request["release"] == {"name": manifest.release, "version": "3", "digest": manifest.digest}
+    assert request["lock"] == "flask==3.1.3\n"
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["another bundle there", "nothing there"])
+def test_without_its_bundle_the_hosts_must_hold_the_release(
+    ask: Callable[..., Any], bundle: Path, tmp_path: Path, there: bool
+) -> None:
+    place = bundle if there else tmp_path / "gone"
+    request = ask(action="resume", balancers=died(place, "f" * 64))["request"]
+    assert (request["release"]["name"], request["lock"], request["server"]) == (f"3-{'f' * 12}", None, None)
+
+
+def test_a_rollback_that_died_is_resumed_as_one(ask: Callable[..., Any]) -> None:
+    request = ask(action="resume", balancers=died(None, "f" * 64, action="rollback"))["request"]
+    assert (request["action"], "release" in request) == ("rollback", False)
+
+
+def test_what_nothing_holds_cannot_be_resumed(refusal: Callable[..., str]) -> None:
+    assert refusal(action="resume", balancers=died(None, "f" * 64, held=False)) == (
+        "tumour: expected a rollout that was cut short, found none in the journals"
+    )
+
+
+def test_a_rollout_has_an_id_and_says_who_begins_it_and_where(ask: Callable[..., Any]) -> None:
+    first, second = (ask(action="rollback")["request"]["rollout"] for _each in range(2))
+    assert check_id(first["id"]) != second["id"]
+    assert first["process"] == name_process(os.getppid())
+    assert still_runs(first["process"])
+    assert not still_runs("1-0")
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({}, "root"),
+        ({"SUDO_USER": "anna"}, "root (anna by sudo)"),
+        ({"SUDO_USER": "ci", "GITHUB_ACTOR": "anna"}, "root (ci by sudo, anna by GitHub Actions)"),
+    ],
+)
+def test_who_is_behind_a_user_is_said(environment: dict[str, str], found: str) -> None:
+    assert name_user("root", environment) == found
+
+
+def test_hooks_of_all_services_come_before_those_of_one(ask: Callable[..., Any], tmp_path: Path) -> None:
+    for name in ("all.yml", "own.yml"):
+        (tmp_path / name).write_text("[]")
+    services = {"tumour": {"port": 8101, "hooks": {"after_deploy": [str(tmp_path / "own.yml")]}}}
+    hooks = {"after_deploy": [str(tmp_path / "all.yml"), "webhook"], "on_failure": []}
+    request = ask(action="rollback", services=services, hooks=hooks)["request"]
+    assert request["hooks"] == {"after_deploy": [str(tmp_path / "all.yml"), "webhook", str(tmp_path / "own.yml")]}
+
+
+@pytest.mark.parametrize(
+    ("hooks", "message"),
+    [
+        ({"before_lunch": []}, "modelfleet_hooks: expected a mapping of some of before_deploy, before_traffic, "),
+        (
+            {"on_failure": ["/none.yml"]},
+            "hooks of tumour, on_failure: expected a file of tasks, found none at /none.yml",
+        ),
+    ],
+)
+def test_hooks_that_cannot_be_included_are_refused(refusal: Callable[..., str], hooks: Any, message: str) -> None:
+    assert refusal(action="rollback", hooks=hooks).startswith(message)

@@ -1,12 +1,13 @@
 # Copyright: (c) 2026, modelfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the action plugins of model_env and model_release do on the controller; the host is a table of answers."""
+"""What the action plugins that ship files do on the controller; the host is a table of answers."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.modelfleet.onprem.plugins.action import model_env, model_release
+from ansible_collections.modelfleet.onprem.plugins.action import model_env, model_probe, model_release
 from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import verify
 
 
@@ -69,7 +70,29 @@ def test_a_bundle_travels_only_to_a_host_that_lacks_it(act: Callable[..., Any], 
     host = Host({"changed": False, "placed": True})
     assert act(model_release, host, service="tumour", src=str(bundle), env="e") == {"changed": False, "placed": True}
     assert host.shipped == []
-    assert host.runs == [{"service": "tumour", "env": "e", "release": verify(bundle).release, "size": 11}]
+    assert host.runs == [
+        {
+            "service": "tumour",
+            "env": "e",
+            "release": verify(bundle).release,
+            "digest": verify(bundle).digest,
+            "size": 11,
+        }
+    ]
+
+
+def test_a_bundle_exchanged_since_it_was_checked_is_not_shipped(act: Callable[..., Any], bundle: Path) -> None:
+    with pytest.raises(
+        AnsibleActionFail, match=f"manifest.json: expected sha256 {'0' * 64}, found {verify(bundle).digest}"
+    ):
+        act(model_release, Host(), service="tumour", src=str(bundle), env="e", digest="0" * 64)
+
+
+def test_what_a_host_fetches_itself_is_never_shipped(act: Callable[..., Any], bundle: Path) -> None:
+    for answer in ({"changed": True, "placed": True}, {"failed": True, "msg": "no way there"}):
+        host = Host(answer)
+        assert act(model_release, host, service="tumour", src=str(bundle), env="e", url="http://there/3.tar") == answer
+        assert (len(host.runs), host.shipped) == (1, [])
 
 
 def test_a_bundle_that_is_missing_is_shipped_as_a_tar(act: Callable[..., Any], bundle: Path, tmp_path: Path) -> None:
@@ -139,3 +162,33 @@ def test_a_folder_without_a_lock_is_refused(act: Callable[..., Any], wheels: Pat
     (wheels / "env.lock").unlink()
     with pytest.raises(AnsibleActionFail, match=r"expected a folder of wheels with env\.lock in it, found none"):
         act(model_env, Host(), name="e", wheels=str(wheels))
+
+
+def test_a_file_of_requests_travels_to_the_host_that_replays_it(act: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "requests.jsonl").write_text("{}\n")
+    gates = {"ready": {"mode": "enforce"}, "replay": {"mode": "warn", "requests": str(tmp_path / "requests.jsonl")}}
+    host = Host({"changed": False, "gates": []})
+    assert act(model_probe, host, address="127.0.0.1:1", gates=gates) == {"changed": False, "gates": []}
+    assert host.shipped == [b"{}\n"]
+    assert host.runs[0]["gates"] == {**gates, "replay": {"mode": "warn", "requests": "/shipped/requests.jsonl"}}
+
+
+@pytest.mark.parametrize(
+    "gates",
+    [
+        {"ready": {"mode": "enforce"}},
+        {"replay": {"mode": "enforce", "requests": None}},
+        {"replay": {"mode": "off", "requests": "absent"}},
+    ],
+)
+def test_what_is_not_replayed_from_a_file_is_not_shipped(act: Callable[..., Any], gates: dict[str, Any]) -> None:
+    host = Host({"changed": False})
+    act(model_probe, host, address="127.0.0.1:1", gates=gates)
+    assert (host.shipped, host.runs[0]["gates"]) == ([], gates)
+
+
+def test_a_file_of_requests_that_is_not_there_is_said(act: Callable[..., Any], tmp_path: Path) -> None:
+    gates = {"replay": {"mode": "warn", "requests": str(tmp_path / "absent")}}
+    message = f"gates.replay.requests: expected a file on the controller at {tmp_path}/absent, found none"
+    with pytest.raises(AnsibleActionFail, match=re.escape(message)):
+        act(model_probe, Host(), address="127.0.0.1:1", gates=gates)

@@ -14,9 +14,11 @@ import pytest
 from ansible_collections.modelfleet.onprem.plugins.filter import (
     addresses,
     balancer_pools,
+    fleet_problems,
     fleet_status,
     lacking_space,
     read_state,
+    same_moment,
 )
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import ServiceError
 
@@ -128,6 +130,27 @@ def test_a_host_without_room_for_its_environment_is_named() -> None:
     plan = {"service": "tumour", "stage": ["m1"], "envs": {"m1": "e9"}, "release": {"name": ONE.name}}
     state = host_state(ONE, free_bytes={"envs": 1000, "releases": 0}, one_disk=False)
     gathered = [{"item": {"env": "e9", "tag": "cp311"}, "size": 2000, "folder": "/wheels"}]
-    assert apply(lacking_space, plan, {"m1": state}, 0, gathered) == [
+    assert apply(lacking_space, [plan], {"m1": state}, {"tumour": {"size": 0}}, gathered) == [
         "m1: /opt/modelfleet/envs: expected 2 kB free for the environment e9, found 1 kB"
     ]
+
+
+def test_the_services_that_are_asked_for_are_checked() -> None:
+    hosts = {"m1": host_state(ONE, blue=slot_state(ONE, ready=False), problems=[])}
+    balancer = balancer_state(blue=ONE)
+    balancer["services"]["tumour"].update(persisted=True)
+    definitions = {"tumour": {"port": 8101, "hosts": "left"}, "prices": {"port": 8201, "hosts": "left"}}
+    found = apply(fleet_problems, definitions, GROUPS, hosts, {"lb1": balancer}, ["tumour"])
+    assert found == ["m1: expected tumour blue to be ready, found that it is not"]
+    assert "lb1: expected pools for prices, found none" in apply(
+        fleet_problems, definitions, GROUPS, hosts, {"lb1": balancer}
+    )
+
+
+@pytest.mark.parametrize(
+    ("clocks", "moment"),
+    [([1000.5, 1001], 1001.8), ([1000.5], 0), ([], 0), ([1000, 4600], 0)],
+    ids=["two", "one", "none", "an hour off"],
+)
+def test_a_moment_at_which_all_can_change_is_ahead_of_every_clock(clocks: list[float], moment: float) -> None:
+    assert apply(same_moment, clocks) == pytest.approx(moment)

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import (
     BundleError,
+    Seal,
     pack,
     parse_manifest,
     read_manifest,
+    read_seal,
     read_verified,
     unpack,
     verify,
@@ -107,6 +109,7 @@ def test_the_identity_is_the_digest_of_the_manifest(bundle: Path, tar: Path) -> 
         ({"files": {"a/../../b": {}}}, 'expected a path inside the bundle, found "a/../../b"'),
         ({"files": {"a//b": {}}}, 'expected a path inside the bundle, found "a//b"'),
         ({"files": {"manifest.json": {}}}, 'expected a path inside the bundle, found "manifest.json"'),
+        ({"files": {"manifest.json.sig": {}}}, 'expected a path inside the bundle, found "manifest.json.sig"'),
         ({"files": {"a": {"sha256": "0" * 64, "size": -1}}}, "a: size: expected a number of bytes, found -1"),
         ({"files": {"a": {"sha256": "0" * 63, "size": 1}}}, 'a: sha256: expected .*, found "00'),
     ],
@@ -246,3 +249,52 @@ def test_a_manifest_exchanged_after_it_was_read_is_noticed(bundle: Path) -> None
     assert read_verified(bundle, "model.pkl") == other
     with pytest.raises(BundleError, match=r"model\.pkl: expected sha256"):
         read_verified(bundle, "model.pkl", manifest)
+
+
+def test_the_signature_travels_with_the_bundle_and_is_no_part_of_its_identity(
+    bundle: Path, tar: Path, tmp_path: Path
+) -> None:
+    unsigned = tar.read_bytes()
+    before = verify(bundle)
+    data = (bundle / "manifest.json").read_bytes()
+    assert read_seal(bundle) == read_seal(tar) == Seal(data, None)
+    (bundle / "manifest.json.sig").write_bytes(b"a signature")
+    assert verify(bundle) == before
+    assert pack(bundle, tar) == unpack(tar, tmp_path / "there") == verify(tmp_path / "there") == before
+    assert read_seal(bundle) == read_seal(tar) == read_seal(tmp_path / "there") == Seal(data, b"a signature")
+    assert read_seal(tar).digest == before.digest
+    assert tar.read_bytes() != unsigned
+
+
+def test_a_tar_may_be_given_another_signature(bundle: Path, tar: Path, tmp_path: Path) -> None:
+    (bundle / "manifest.json.sig").write_bytes(b"a signature")
+    pack(bundle, tar)
+    for source in (bundle, tar):
+        pack(source, tmp_path / "other.tar", b"another")
+        assert read_seal(tmp_path / "other.tar").signature == b"another"
+    with tarfile.open(tmp_path / "other.tar") as archive:
+        assert archive.getnames()[:2] == ["manifest.json", "manifest.json.sig"]
+
+
+def test_a_signature_has_a_few_lines(bundle: Path, tar: Path, tmp_path: Path) -> None:
+    (bundle / "manifest.json.sig").write_bytes(b"x" * (1 << 14))
+    assert pack(bundle, tar) == verify(bundle)
+    (bundle / "manifest.json.sig").write_bytes(b"x" * ((1 << 14) + 1))
+    for refused in (lambda: verify(bundle), lambda: read_seal(bundle), lambda: pack(bundle, tmp_path / "other.tar")):
+        with pytest.raises(BundleError, match=r"manifest\.json\.sig: expected at most 16384 bytes, found 16385"):
+            refused()
+
+
+def test_any_flipped_byte_of_a_bundle_is_refused(bundle: Path) -> None:
+    expected = verify(bundle).digest
+    for path in sorted(bundle.iterdir()):
+        data = path.read_bytes()
+        for place in range(len(data)):
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+            try:
+                found = verify(bundle).digest
+            except BundleError:
+                found = ""
+            assert found != expected, (path, place)
+        path.write_bytes(data)
+    assert verify(bundle).digest == expected

@@ -83,7 +83,7 @@ class FakeSocket:
             self.prepared[words[2].lstrip("@")].append((words[4], words[5]))
         if words[:2] == ["commit", "map"]:
             self.entries = self.prepared[words[2].lstrip("@")]
-        if words[:2] == ["show", "map"]:
+        if words[:2] == ["show", "map"] and words[2].endswith("active.map"):
             return "".join(f"0x55 {key} {value}\n" for key, value in self.entries)
         return ""
 
@@ -123,6 +123,7 @@ def test_a_move_is_one_commit_that_is_read_back(serve, tmp_path: Path) -> None:
     assert fake.commands == [
         "prompt",
         f"show map {name}",
+        f"show map {tmp_path / 'canary.map'}",
         f"prepare map {name}",
         f"add map @1 {name} tumour tumour_green",
         f"commit map @1 {name}",

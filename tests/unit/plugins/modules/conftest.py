@@ -23,6 +23,14 @@ from ansible_collections.modelfleet.onprem.plugins.modules import model_release,
 
 ENV = "0123456789abcdef"
 OTHER_ENV = "fedcba9876543210"
+RUNNING = {
+    "ActiveState": "active",
+    "SubState": "running",
+    "Result": "success",
+    "ExecMainStatus": "0",
+    "NRestarts": "0",
+    "InvocationID": "77",
+}
 
 FAKE_SYSTEMCTL = """
 import json, os, sys
@@ -38,6 +46,10 @@ def state(unit):
         "InvocationID": "", "UnitFileState": "disabled"}
 def change(unit, **changes):
     (folder / unit).write_text(json.dumps({**state(unit), **changes}))
+if verb == "list-units":
+    active = [path.name for path in folder.glob(units[0]) if state(path.name)["ActiveState"] == "active"]
+    print("\\n".join(f"{name} loaded active running Something" for name in active))
+    sys.exit()
 for unit in units:
     if verb == "show":
         print("\\n".join(f"{name}={value}" for name, value in {"Id": unit, **state(unit)}.items()) + "\\n")
@@ -53,6 +65,20 @@ for unit in units:
         sys.exit(state(unit)["UnitFileState"] != "enabled")
     elif verb in ("enable", "disable"):
         change(unit, UnitFileState=verb + "d")
+"""
+FAKE_SYSTEMD_RUN = """
+import json, sys
+from pathlib import Path
+folder = Path(__file__).parent
+with open(folder / "runs", "a") as runs:
+    runs.write(json.dumps(sys.argv[1:]) + "\\n")
+failure = folder / "failure"
+if failure.exists():
+    unit = next(word.partition("=")[2] for word in sys.argv if word.startswith("--unit="))
+    (folder / unit).write_text(json.dumps({"SubState": "failed", "NRestarts": "0", "InvocationID": "",
+        "UnitFileState": "transient", **json.loads(failure.read_text())}))
+    sys.exit(1)
+sys.stdout.write((folder / "document").read_text())
 """
 FAKE_JOURNALCTL = """#!/bin/sh
 case "$*" in *--unit*)
@@ -101,10 +127,15 @@ class Systemd:
     """The fake systemctl: which units it was told to start and stop, and whether starts crash."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = self._folder = folder
 
     def crash_at_start(self) -> None:
         (self._folder / "crash").touch()
+
+    def run(self, unit: str) -> None:
+        """Have a unit run that nothing here started."""
+        state = {"ActiveState": "active", "SubState": "running", "Result": "success", "ExecMainStatus": "0"}
+        (self._folder / unit).write_text(json.dumps({**state, "NRestarts": "0", "InvocationID": ""}))
 
     def is_active(self, unit: str) -> bool:
         return bool(self.state(unit)) and self.state(unit)["ActiveState"] == "active"
@@ -126,7 +157,12 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Systemd:
     folder = tmp_path / "systemd"
     folder.mkdir()
     python = f"#!{sys.executable} -IS"
-    for name, text in (("systemctl", python + FAKE_SYSTEMCTL), ("journalctl", FAKE_JOURNALCTL)):
+    programs = {
+        "systemctl": python + FAKE_SYSTEMCTL,
+        "systemd-run": python + FAKE_SYSTEMD_RUN,
+        "journalctl": FAKE_JOURNALCTL,
+    }
+    for name, text in programs.items():
         (folder / name).write_text(text)
         (folder / name).chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
@@ -139,6 +175,7 @@ class ModelServer:
     def __init__(self) -> None:
         self.answers: dict[str, tuple[int, Any]] = {}
         self.asked: list[tuple[str, Any]] = []
+        self.keys: set[str | None] = set()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -154,6 +191,7 @@ class ModelServer:
 
             def answer(self, body: Any) -> None:
                 server.asked.append((self.path, body))
+                server.keys.add(self.headers["Authorization"])
                 status, document = server.answers.get(self.path, (404, {}))
                 content = json.dumps(document(body) if callable(document) else document).encode()
                 self.send_response(status)

@@ -15,12 +15,18 @@ from typing import Any
 
 import pytest
 from ansible_collections.modelfleet.onprem.plugins.module_utils import _haproxy
+from ansible_collections.modelfleet.onprem.plugins.module_utils._journal import Write, begin, read_rollout
+from ansible_collections.modelfleet.onprem.plugins.module_utils._journal_folder import JournalFolder
+from ansible_collections.modelfleet.onprem.plugins.module_utils._maintenance import Notice
 from ansible_collections.modelfleet.onprem.plugins.modules import (
     lb_info,
+    lb_maintenance,
     lb_rollback,
+    lb_rollout,
     lb_route,
     lb_server,
     lb_services,
+    lb_settle,
 )
 
 from tests.unit.plugins.balancer import ROLE, Machine, ModelServer, pools_of, release, run_module
@@ -154,8 +160,8 @@ def test_connections_that_are_kept_alive_move_with_their_next_request(fleet: Fle
     result = run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2))
     assert result["changed"]
     assert result["routes"]["tumour"] == {
-        "before": {"slot": "blue", "release": release(1)},
-        "after": {"slot": "green", "release": release(2)},
+        "before": {"slot": "blue", "release": release(1), "share": 0},
+        "after": {"slot": "green", "release": release(2), "share": 0},
     }
     assert fleet.machine.get("/tumour/predict", connection)[1]["version"] == "2"
     connection.close()
@@ -213,6 +219,13 @@ def test_two_services_move_in_one_step_and_back(fleet: Fleet, capsys: Capture) -
     )
 
 
+def test_a_map_file_that_differs_from_the_running_map_is_reported(fleet: Fleet, capsys: Capture) -> None:
+    path = fleet.machine.state_dir / "active.map"
+    path.write_text(path.read_text().replace("tumour_blue", "tumour_green"))
+    found = run_module(lb_info, capsys, **fleet.params)["load_balancer"]["services"]
+    assert {name: found[name]["persisted"] for name in found} == {"tumour": False, "prices": True}
+
+
 @dataclass(frozen=True)
 class Change:
     """A run of a module that has something to do: what it says of it, and the lines that go and come in its diff."""
@@ -230,8 +243,8 @@ CHANGES = {
         {
             "routes": {
                 "prices": {
-                    "before": {"slot": "blue", "release": None},
-                    "after": {"slot": "green", "release": release(2)},
+                    "before": {"slot": "blue", "release": None, "share": 0},
+                    "after": {"slot": "green", "release": release(2), "share": 0},
                 }
             }
         },
@@ -548,3 +561,255 @@ def test_records_that_cannot_be_read_are_named(fleet: Fleet, capsys: Capture) ->
     path.write_text(json.dumps({"tumour": []}))
     result = run_module(lb_info, capsys, **fleet.params)
     assert result["msg"].startswith(f"{path}: expected slots and history for each service, found:")
+
+
+def in_journal(fleet: Fleet, capsys: Capture) -> list[dict[str, Any]]:
+    rollouts: list[dict[str, Any]] = run_module(lb_info, capsys, **fleet.params, rollouts=True)["load_balancer"][
+        "rollouts"
+    ]
+    return rollouts
+
+
+def revision_of(fleet: Fleet, capsys: Capture) -> str:
+    services = run_module(lb_info, capsys, **fleet.params)["load_balancer"]["services"]
+    return str(services["tumour"]["revision"])
+
+
+def rollout_of(number: int, **changed: Any) -> dict[str, Any]:
+    meant = {"release": release(2), "slot": "green", "was": {"release": release(1), "slot": "blue"}}
+    identity = {"id": f"20260102T030405Z-{number:08x}", "action": "deploy", "who": "anna", "from": "ops1"}
+    return {**identity, "services": {"tumour": meant}, **changed}
+
+
+def test_a_rollout_that_a_gate_refuses_is_kept_and_keeps_nobody_from_another(fleet: Fleet, capsys: Capture) -> None:
+    gates = [{"gate": "contract", "where": "controller", "verdict": "fail"}]
+    refused = {**fleet.params, "state": "refused", "rollout": rollout_of(1), "reason": "gate contract: no"}
+    assert run_module(lb_rollout, capsys, check=True, **refused, gates=gates)["changed"]
+    assert in_journal(fleet, capsys) == []
+    read = {"tumour": revision_of(fleet, capsys)}
+    assert run_module(lb_rollout, capsys, **refused, gates=gates)["changed"]
+    [kept] = in_journal(fleet, capsys)
+    assert (kept["verdict"], kept["reason"], kept["gates"]) == ("failed", "gate contract: no", gates)
+    assert run_module(lb_rollout, capsys, **fleet.params, state="begun", rollout=rollout_of(2), revisions=read)[
+        "changed"
+    ]
+
+
+def test_a_rollout_begins_steps_and_ends_in_the_journal(fleet: Fleet, capsys: Capture) -> None:
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("blue", 1))
+    begun, name = rollout_of(1), rollout_of(1)["id"]
+    read = {"tumour": revision_of(fleet, capsys)}
+    checked = run_module(lb_rollout, capsys, check=True, **fleet.params, state="begun", rollout=begun, revisions=read)
+    assert (checked["changed"], in_journal(fleet, capsys)) == (True, [])
+    assert run_module(lb_rollout, capsys, **fleet.params, state="begun", rollout=begun, revisions=read)["changed"]
+    run_module(lb_rollout, capsys, **fleet.params, state="step", id=name, step="start", hosts=["model1"])
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2), rollout=name)
+    for server_state in ("drain", "ready"):
+        servers = ["tumour_blue/model1"]
+        run_module(lb_server, capsys, **fleet.params, servers=servers, state=server_state, rollout=name, step="stop")
+    assert run_module(lb_rollout, capsys, **fleet.params, state="ended", id=name, verdict="done")["changed"]
+    assert not run_module(lb_rollout, capsys, **fleet.params, state="ended", id=name, verdict="failed")["changed"]
+    [found] = in_journal(fleet, capsys)
+    assert [(step["name"], step["state"]) for step in found["steps"]] == [
+        ("start", "done"),
+        ("move", "done"),
+        ("stop", "done"),
+    ]
+    assert (found["verdict"], found["services"]) == ("done", begun["services"])
+    folder = Path(fleet.params["rollouts_dir"])
+    assert (folder.stat().st_mode & 0o777, [path.name for path in folder.iterdir()]) == (0o700, [f"{name}.json"])
+    assert (folder / f"{name}.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_rollout_is_refused_while_another_one_holds_the_service(fleet: Fleet, capsys: Capture) -> None:
+    run_module(lb_rollout, capsys, **fleet.params, state="begun", rollout=rollout_of(1))
+    refused = run_module(lb_rollout, capsys, **fleet.params, state="begun", rollout=rollout_of(2))
+    assert refused["msg"].startswith(
+        f"tumour: expected no other rollout to hold it, found deploy {rollout_of(1)['id']} of {release(2)} by anna "
+    )
+    takes_over = [rollout_of(1)["id"]]
+    taken = run_module(lb_rollout, capsys, **fleet.params, state="begun", rollout=rollout_of(2, takes_over=takes_over))
+    assert taken["taken_over"] == takes_over
+    moved = run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2), rollout=takes_over[0])
+    assert moved["msg"].startswith(f"{takes_over[0]}: expected to hold tumour, found deploy {rollout_of(2)['id']}")
+    assert fleet.machine.get("/tumour/predict")[1]["version"] == "1"
+
+
+def test_a_rollout_is_refused_if_what_it_read_has_changed(fleet: Fleet, capsys: Capture) -> None:
+    read = {"tumour": revision_of(fleet, capsys)}
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2))
+    refused = run_module(lb_rollout, capsys, **fleet.params, state="begun", rollout=rollout_of(1), revisions=read)
+    assert refused["msg"].startswith(
+        f"tumour: expected it as it was read (revision {read['tumour']}), found it changed"
+    )
+    assert in_journal(fleet, capsys) == []
+
+
+def test_of_rollouts_that_begin_in_the_same_moment_one_goes_on(tmp_path: Path) -> None:
+    folder = JournalFolder(str(tmp_path / "rollouts"))
+    outcomes: list[str] = []
+    start = threading.Barrier(8)
+
+    def try_to_begin(number: int) -> None:
+        start.wait()
+        try:
+            with folder.alone() as journal:
+                folder.write(begin(journal, read_rollout(rollout_of(number), "test"), "2026-01-02T03:04:05Z"))
+            outcomes.append("began")
+        except ValueError:
+            outcomes.append("refused")
+
+    threads = [threading.Thread(target=try_to_begin, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["began", *["refused"] * 7]
+
+
+def test_a_lock_is_made_only_where_there_is_none(tmp_path: Path) -> None:
+    folder = JournalFolder(str(tmp_path))
+    first, second = (read_rollout(rollout_of(number), "test") for number in (1, 2))
+    folder.write([Write("tumour.lock", first, new=True)])
+    with pytest.raises(ValueError, match=f"tumour: expected no other rollout to hold it, found deploy {first.id}"):
+        folder.write([Write("tumour.lock", second, new=True)])
+    assert [path.name for path in tmp_path.iterdir()] == ["tumour.lock"]
+
+
+def test_a_warm_rollback_begins_moves_and_ends_in_one_run(fleet: Fleet, capsys: Capture) -> None:
+    for slot, version in (("blue", 1), ("green", 2)):
+        run_module(lb_route, capsys, **fleet.params, **fleet.wanted(slot, version))
+    begun = {"id": rollout_of(1)["id"], "who": "anna", "from": "ops1"}
+    asked = run_module(lb_rollback, capsys, check=True, **fleet.params, services=["tumour"], begin=begun)
+    assert in_journal(fleet, capsys) == []
+    params = {**fleet.params, "services": ["tumour"], "begin": begun, "revisions": asked["revisions"]}
+    assert run_module(lb_rollback, capsys, **params)["changed"]
+    [found] = in_journal(fleet, capsys)
+    assert (found["action"], found["verdict"], found["services"]["tumour"]["was"]) == (
+        "rollback",
+        "done",
+        {"release": release(2), "slot": "green"},
+    )
+    late = run_module(
+        lb_rollback, capsys, **{**params, "begin": {**begun, "id": rollout_of(2)["id"]}, "to": release(2)}
+    )
+    assert late["msg"].startswith("tumour: expected it as it was read")
+
+
+def test_a_service_that_a_rollout_holds_is_cold(fleet: Fleet, capsys: Capture) -> None:
+    for slot, version in (("blue", 1), ("green", 2)):
+        run_module(lb_route, capsys, **fleet.params, **fleet.wanted(slot, version))
+    run_module(lb_rollout, capsys, **fleet.params, state="begun", rollout=rollout_of(1))
+    begun = {"id": rollout_of(2)["id"]}
+    found = run_module(lb_rollback, capsys, **fleet.params, services=["tumour"], begin=begun)
+    assert not found["changed"]
+    assert rollout_of(1)["id"] in found["cold"]["tumour"]["reason"]
+    # The rollout itself says where to go, here to what serves already, by another name.
+    params = {**fleet.params, "services": ["tumour"], "cold_ok": False, "rollout": rollout_of(1)["id"]}
+    green, blue = ({"tumour": {"slot": slot, "release": release(it)}} for slot, it in (("green", 2), ("blue", 1)))
+    assert not run_module(lb_rollback, capsys, **params, targets=green)["changed"]
+    assert run_module(lb_rollback, capsys, **params, targets=blue)["changed"]
+    assert in_journal(fleet, capsys)[0]["steps"][-1]["state"] == "done"
+
+
+def test_a_service_in_maintenance_is_answered_by_the_balancer_until_it_is_back(fleet: Fleet, capsys: Capture) -> None:
+    said = 'Back at 12:00, "promised" 100 % ä'
+    params = {**fleet.params, "services": ["tumour"], "retry_after": 120, "detail": said}
+    checked = run_module(lb_maintenance, capsys, check=True, **params)
+    assert fleet.machine.get("/tumour/predict")[0] == 200
+    done = run_module(lb_maintenance, capsys, **params)
+    assert (checked["changed"], checked["diff"], done["maintenance"]) == (True, done["diff"], ["tumour"])
+    assert not run_module(lb_maintenance, capsys, **params)["changed"]
+
+    def look() -> None:
+        for path in ("/tumour/predict", "/v2/models/tumour/infer"):
+            connection = fleet.machine.connect()
+            connection.request("GET", path)
+            response = connection.getresponse()
+            problem = json.loads(response.read())
+            connection.close()
+            assert (response.status, response.headers["Retry-After"], problem["detail"]) == (503, "120", said)
+        assert fleet.machine.get("/prices/predict")[0] == 200
+
+    look()
+    fleet.machine.reload()
+    look()
+    # What the file says and the running HAProxy does not is put right.
+    fleet.machine.ask(f"clear map {fleet.machine.state_dir}/maintenance.map")
+    assert fleet.machine.get("/tumour/predict")[0] == 200
+    assert run_module(lb_maintenance, capsys, **params)["changed"]
+    look()
+    assert run_module(lb_maintenance, capsys, **fleet.params, services=["tumour"], state="absent")["changed"]
+    assert fleet.machine.get("/tumour/predict")[0] == 200
+    unknown = run_module(lb_maintenance, capsys, **fleet.params, services=["weather"])
+    assert unknown["msg"] == "services: expected some of prices, tumour, found weather"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"retry_after": -1}, "retry_after: expected 0 to 31536000 seconds, found -1"),
+        ({"message": "two\nlines"}, "message: expected one line of printable text of up to about 1000 bytes"),
+        ({"message": "x" * 1200}, "message: expected one line of printable text of up to about 1000 bytes"),
+    ],
+)
+def test_a_notice_that_does_not_fit_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Notice(**{"retry_after": 60, "message": "Back soon.", **given})
+
+
+def test_what_has_moved_settles_while_its_requests_are_answered(
+    fleet: Fleet, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lb_settle, "INTERVAL", 0.1)
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2, "tumour", "prices"))
+    settled = run_module(lb_settle, capsys, **fleet.params, services=["tumour", "prices"], seconds=0.5)
+    assert (settled["failing"], settled["changed"]) == ({}, False)
+    assert settled["seconds"] >= 0.5
+    checked = run_module(lb_settle, capsys, check=True, **fleet.params, services=["tumour"], seconds=600)
+    assert (checked["failing"], checked["seconds"]) == ({}, 0)
+
+
+def test_what_has_moved_and_has_no_server_left_fails(
+    fleet: Fleet, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lb_settle, "INTERVAL", 0.1)
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2, "tumour", "prices"))
+    for server in fleet.models["prices"]["green"]:
+        server.stop()
+    settled = run_module(lb_settle, capsys, **fleet.params, services=["tumour", "prices"], seconds=30)
+    assert list(settled["failing"]) == ["prices"]
+    assert settled["failing"]["prices"].startswith("prices_green: expected a server in rotation, found ")
+    assert settled["seconds"] < 30
+
+
+def test_what_has_moved_and_answers_wrongly_fails_where_what_was_before_did_not(
+    fleet: Fleet, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lb_settle, "INTERVAL", 0.1)
+    for _request in range(20):
+        assert fleet.machine.get("/tumour/predict")[0] == 200
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2))
+    for server in fleet.models["tumour"]["green"]:
+        server.status = 500
+    real = lb_settle.look
+    asked = []
+
+    def look_after_errors(socket: str, pools: Any) -> Any:
+        if asked:
+            for _request in range(12):
+                fleet.machine.get("/tumour/predict")
+        asked.append(pools)
+        return real(socket, pools)
+
+    monkeypatch.setattr(lb_settle, "look", look_after_errors)
+    settled = run_module(lb_settle, capsys, **fleet.params, services=["tumour"], seconds=30)
+    assert settled["failing"]["tumour"].startswith("errors: canary ")
+
+
+def test_a_move_that_is_only_staged_changes_nothing_in_check_mode_either(fleet: Fleet, capsys: Capture) -> None:
+    before = fleet.snapshot()
+    for check in (True, False):
+        staged = run_module(lb_route, capsys, check=check, **fleet.params, **fleet.wanted("green", 2), staged=True)
+        assert (staged["changed"], staged["routes"]["tumour"]["after"]["slot"]) == (False, "blue")
+    assert fleet.snapshot() == before

@@ -121,6 +121,52 @@ def test_an_environment_that_is_not_finished_does_not_count(
     assert info()["envs"] == [ENV]
 
 
+def test_a_host_on_which_all_is_well_has_no_problems(slot: Callable[..., Any], info: Callable[..., Any]) -> None:
+    slot()
+    assert info(verify=True)["problems"] == []
+
+
+def _flip(_layout: Layout, place: Path) -> str:
+    model = place / "bundle/model.pkl"
+    content = model.read_bytes()
+    model.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    return f"{place / 'bundle'}: model.pkl: expected sha256 "
+
+
+def _leave_partial(_layout: Layout, place: Path) -> str:
+    partial = place.with_name(f".partial-{place.name}")
+    partial.mkdir()
+    return f"{partial}: expected no rest of a run that was killed"
+
+
+def _lose_env(layout: Layout, place: Path) -> str:
+    (layout.env(ENV) / "env.json").unlink()
+    return f"{place}: expected an environment that is complete, found {ENV}"
+
+
+def _point_nowhere(layout: Layout, _place: Path) -> str:
+    link = layout.slot("tumour", "green")
+    link.symlink_to("releases/9-aaaaaaaaaaaa")
+    return f"{link}: expected a release of this host, found 9-aaaaaaaaaaaa"
+
+
+@pytest.mark.parametrize("harm", [_flip, _leave_partial, _lose_env, _point_nowhere])
+def test_what_should_not_be_is_found_where_it_is_asked_for(
+    slot: Callable[..., Any], info: Callable[..., Any], release: str, layout: Layout, harm: Callable[..., str]
+) -> None:
+    slot()
+    message = harm(layout, layout.release("tumour", release))
+    (problem,) = info(verify=True)["problems"]
+    assert problem.startswith(message)
+    assert info()["problems"] == []
+
+
+def test_a_unit_of_no_slot_is_found(slot: Callable[..., Any], info: Callable[..., Any], systemd: Any) -> None:
+    slot()
+    systemd.run("model-server@forgotten-blue.service")
+    assert info(verify=True)["problems"] == ["model-server@forgotten-blue.service: expected no unit but those of slots"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -132,3 +178,18 @@ def test_an_environment_that_is_not_finished_does_not_count(
 def test_what_cannot_be_read_is_said(run_module: Callable[..., Any], options: dict[str, Any], message: str) -> None:
     result = run_module(model_info, {"python": "python3", **options})
     assert (result["failed"], result["msg"].startswith(message)) == (True, True)
+
+
+def test_contracts_are_read_where_they_are_asked_for(slot: Callable[..., Any], info: Callable[..., Any]) -> None:
+    slot()
+    assert "contract" not in info()["services"]["tumour"]["slots"]["blue"]
+    slots = info(contracts=True)["services"]["tumour"]["slots"]
+    assert (slots["blue"]["contract"], slots["green"]) == ({}, None)
+
+
+def test_a_contract_that_is_not_as_it_was_built_is_null(
+    slot: Callable[..., Any], info: Callable[..., Any], release: str, layout: Layout
+) -> None:
+    slot()
+    (layout.release("tumour", release) / "bundle/contract.json").write_text("{ ")
+    assert info(contracts=True)["services"]["tumour"]["slots"]["blue"]["contract"] is None

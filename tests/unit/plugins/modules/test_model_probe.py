@@ -6,12 +6,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.modelfleet.onprem.plugins.module_utils import _gates
+from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import Layout
+from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import ADVICE
 from ansible_collections.modelfleet.onprem.plugins.modules import model_probe
+
+from tests.unit.plugins.modules.conftest import RUNNING, ModelServer
 
 DIGEST = "0a1b2c3d4e5f" + 52 * "0"
 
@@ -46,6 +52,9 @@ def probe(
     def run(**options: Any) -> Any:
         path = tmp_path / "golden.json"
         path.write_text(json.dumps(golden))
+        columns = [{"name": "width"}, {"name": "height"}]
+        contract = {"inputs": columns, "outputs": [{"name": "predictions", "classes": None}]}
+        (tmp_path / "contract.json").write_text(json.dumps(contract))
         params = {
             "address": model_server.address,
             "service": "tumour",
@@ -59,34 +68,42 @@ def probe(
     return run
 
 
+ENFORCED = {"mode": "enforce"}
+
+
 def verdicts(result: dict[str, Any]) -> dict[str, str]:
     return {gate["gate"]: gate["verdict"] for gate in result["gates"]}
 
 
-def test_a_good_release_passes(probe: Callable[..., Any]) -> None:
+def test_a_good_release_passes(probe: Callable[..., Any], model_server: Any) -> None:
     result = probe()
     assert verdicts(result) == {"ready": "pass", "version": "pass", "golden": "pass"}
-    assert (result["changed"], "diff" in result) == (False, False)
+    assert (result["changed"], result["address"], "diff" in result) == (False, model_server.address, False)
 
 
 @pytest.mark.parametrize(
-    ("options", "put"),
+    ("gates", "put"),
     [
-        ({"max_latency_ms": 1000}, ["ready", "version", "golden", "latency"]),
-        ({"max_latency_ms": 1000, "gates": ["latency", "ready"]}, ["latency", "ready"]),
-        ({"max_latency_ms": 0, "gates": ["golden"]}, ["golden"]),
+        ({"latency": ENFORCED, "ready": ENFORCED}, {"ready": "pass", "latency": "pass"}),
+        ({"golden": {"mode": "off"}, "ready": ENFORCED}, {"ready": "pass", "golden": "off"}),
+        ({}, {}),
     ],
-    ids=["with a limit, also its gate", "each once, in the order asked for", "0 is no limit"],
+    ids=["in their own order", "one that is off", "none"],
 )
-def test_a_gate_is_put_when_it_is_named_or_its_limit_is_given(
-    probe: Callable[..., Any], options: dict[str, Any], put: list[str]
-) -> None:
-    assert verdicts(probe(**options)) == dict.fromkeys(put, "pass")
+def test_the_gates_of_the_policy_are_put(probe: Callable[..., Any], gates: dict[str, Any], put: dict[str, str]) -> None:
+    found = verdicts(probe(gates=gates))
+    assert list(found.items()) == list(put.items())
+
+
+def test_a_gate_that_only_warns_does_not_end_the_run(probe: Callable[..., Any]) -> None:
+    result = probe(version="4", gates={"version": {"mode": "warn"}, "golden": ENFORCED})
+    assert "msg" not in result
+    assert verdicts(result) == {"version": "warn", "golden": "pass"}
 
 
 def test_check_mode_asks_too(probe: Callable[..., Any], model_server: Any) -> None:
     assert probe(_ansible_check_mode=True)["gates"][2]["verdict"] == "pass"
-    assert [path for path, _body in model_server.asked] == ["/v2/health/ready", "/v2/health/ready", "/predict"]
+    assert [path for path, _body in model_server.asked] == [*3 * ["/v2/health/ready"], "/predict"]
 
 
 def test_the_first_digits_of_a_digest_are_enough(probe: Callable[..., Any]) -> None:
@@ -97,8 +114,9 @@ def test_a_server_that_is_not_ready_gets_no_other_question(probe: Callable[..., 
     model_server.answers["/v2/health/ready"] = (503, {"ready": False, "detail": "the model is loading"})
     result = probe()
     where = f"{model_server.address}/v2/health/ready"
-    assert result["msg"] == f"gate ready: {where}: expected ready for tumour, found status 503 (the model is loading)"
-    assert verdicts(result) == {"ready": "fail", "version": "not run", "golden": "not run"}
+    said = f"gate ready: {where}: expected ready for tumour, found status 503 (the model is loading)"
+    assert result["msg"] == f"{said}: {ADVICE['ready']}"
+    assert verdicts(result) == {"ready": "fail"}
     assert [path for path, _body in model_server.asked] == ["/v2/health/ready"]
 
 
@@ -152,10 +170,193 @@ def test_a_refused_row_is_told(probe: Callable[..., Any], model_server: Any) -> 
     assert "found status 400 (row 0, column age: expected a number, found null)" in probe()["msg"]
 
 
+def test_the_answers_to_golden_rows_are_returned_to_be_compared_over_hosts(
+    probe: Callable[..., Any], golden: dict[str, Any]
+) -> None:
+    answers = {"predictions": [1.5, 2.25], "probabilities": None, "scores": None, "tolerance": golden["tolerance"]}
+    assert probe()["golden_answers"] == answers
+
+
+def test_every_worker_answers_the_golden_rows(probe: Callable[..., Any], model_server: Any) -> None:
+    # As where the kernel chooses: the second one is not met at once.
+    order = iter([0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 1, 0, 0, 0, 0, 0, 0])
+    document = model_server.answers["/v2/health/ready"][1]
+    model_server.answers["/v2/health/ready"] = (
+        200,
+        lambda _body: {**document, "worker": 70 + next(order), "workers": 2},
+    )
+    (gate,) = probe(gates={"golden": ENFORCED})["gates"]
+    assert (gate["verdict"], gate["details"]) == ("pass", {"workers": 2})
+    assert gate["expected"] == "the answers to 2 golden rows from each of 2 workers"
+    assert [path for path, _body in model_server.asked].count("/predict") == 2
+
+
+def test_a_worker_that_does_not_answer_is_missed(
+    probe: Callable[..., Any], model_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_gates, "WORKERS_SECONDS", 0.2)
+    document = {**model_server.answers["/v2/health/ready"][1], "worker": 7, "workers": 3}
+    model_server.answers["/v2/health/ready"] = (200, document)
+    words = "expected the answers to 2 golden rows from 3 workers, found 1 that answer within 0.2 s"
+    assert probe(gates={"golden": ENFORCED})["msg"].endswith(f"{words}: {ADVICE['golden']}")
+
+
+@pytest.fixture
+def old_server() -> Iterator[Any]:
+    server = ModelServer()
+    server.answers["/predict"] = (200, predict)
+    yield server
+    server.close()
+
+
+def latency(**thresholds: Any) -> dict[str, Any]:
+    return {"latency": {"mode": "enforce", "factor": None, "max_ms": None, **thresholds}}
+
+
 def test_a_slow_model_does_not_pass(probe: Callable[..., Any]) -> None:
-    message = probe(max_latency_ms=0.000001, gates=["latency"])["msg"]
+    message = probe(gates=latency(max_ms=0.000001))["msg"]
     assert "expected p99 of at most 1e-06 ms, found " in message
-    assert "over 100 requests of one row" in message
+    assert "requests of one row; no old release beside it" in message
+
+
+def test_one_that_is_slower_than_the_old_release_does_not_pass(
+    probe: Callable[..., Any], model_server: Any, old_server: Any
+) -> None:
+    def slow(body: Any) -> dict[str, Any]:
+        time.sleep(0.1)
+        return predict(body)
+
+    options = {"gates": latency(factor=3), "baseline": old_server.address}
+    assert verdicts(probe(**options)) == {"latency": "pass"}
+    model_server.answers["/predict"] = (200, slow)
+    result = probe(**options)
+    assert "expected p99 of at most 3 times the old release's, found 1" in result["msg"]
+    assert "; old release " in result["msg"]
+    assert verdicts(probe(**{**options, "gates": {"latency": {"mode": "warn", "factor": 3}}})) == {"latency": "warn"}
+
+
+def test_without_an_old_release_only_the_limit_counts(probe: Callable[..., Any]) -> None:
+    (gate,) = probe(gates=latency(factor=3))["gates"]
+    assert (gate["verdict"], gate["expected"]) == ("pass", "any latency")
+    assert gate["found"].endswith("no old release beside it")
+
+
+@pytest.mark.parametrize(
+    ("old", "max_ms", "verdict", "why"),
+    [
+        ({"replaces": "1-aaaaaaaaaaaa"}, None, "inconclusive", "no old release beside it"),
+        ({"baseline": "127.0.0.1:9"}, None, "inconclusive", "an old release that does not answer a golden row: "),
+        ({"replaces": "1-aaaaaaaaaaaa"}, 0.000001, "fail", "no old release beside it"),
+    ],
+    ids=["none beside it", "one that does not answer", "too slow whatever the old one is"],
+)
+def test_an_old_release_that_cannot_be_asked_is_no_proof(
+    probe: Callable[..., Any], old: dict[str, str], max_ms: float | None, verdict: str, why: str
+) -> None:
+    result = probe(gates=latency(factor=3, max_ms=max_ms), **old)
+    (gate,) = result["gates"]
+    assert (gate["verdict"], "failed" in result) == (verdict, verdict == "fail")
+    assert gate["expected"].endswith("p99 of at most 3 times the old release's")
+    assert why in gate["found"]
+    strict = probe(gates=latency(factor=3, max_ms=max_ms, inconclusive="fail"), **old)
+    assert strict["msg"].startswith("gate latency: ")
+    assert strict["msg"].endswith(ADVICE["latency"])
+
+
+def capture(layout: Layout, rows: list[list[float]], slot: str = "blue", **line: Any) -> None:
+    folder = layout.root / f"var/lib/model-server/tumour-{slot}"
+    folder.mkdir(parents=True, exist_ok=True)
+    outputs = {"predictions": [sum(row) for row in rows]}
+    document = {"columns": ["width", "height"], "instances": rows, "digest": "0ld", "outputs": outputs, **line}
+    with open(folder / "1-1.jsonl", "a") as file:
+        file.write(json.dumps(document) + "\n")
+
+
+def replay(**thresholds: Any) -> dict[str, Any]:
+    return {"replay": {"mode": "enforce", "rows": 2000, "min_rows": 10, "max_flip_rate": 0.5, **thresholds}}
+
+
+ROWS = [[float(number), 0.5] for number in range(50)]
+
+
+def test_captured_rows_get_the_answers_of_the_old_release(
+    probe: Callable[..., Any], layout: Layout, old_server: Any
+) -> None:
+    capture(layout, ROWS)
+    (gate,) = probe(gates=replay(max_change=0), baseline=old_server.address)["gates"]
+    assert gate["verdict"] == "pass"
+    assert (gate["details"]["rows"], gate["details"]["max_change"]) == (50, 0.0)
+    assert [len(body["instances"]) for _path, body in old_server.asked] == [50]
+
+
+def test_what_was_captured_counts_where_no_old_release_runs(probe: Callable[..., Any], layout: Layout) -> None:
+    capture(layout, ROWS, outputs={"predictions": [100.0 + sum(row) for row in ROWS]})
+    message = probe(gates=replay(max_p99_change=1))["msg"]
+    assert (
+        "expected rows are refused, of at most 50.00% of at least 10 rows; p99 of at most 1, found 0 of 50" in message
+    )
+
+
+def test_rows_that_the_new_release_alone_refuses_are_found(
+    probe: Callable[..., Any], layout: Layout, old_server: Any, model_server: Any
+) -> None:
+    # A fake server answers with one status, so every row is refused.
+    capture(layout, ROWS)
+    model_server.answers["/predict"] = (422, {"detail": "no"})
+    result = probe(gates=replay(), baseline=old_server.address)
+    assert result["gates"][0]["details"]["refused"] == 50
+    assert "found 50 of 50 rows refused" in result["msg"]
+
+
+@pytest.mark.parametrize(
+    ("line", "inconclusive", "found"),
+    [
+        (None, "pass", "none: the service captures none (capture_share), or none yet"),
+        ({"columns": ["width"]}, "pass", "50 rows without the column height, which is redacted or new"),
+        ({"digest": DIGEST}, "pass", "none: the service captures none"),
+        ({}, "fail", "0 of 50 rows refused; scores change by up to 0, p99 0; too few rows to tell"),
+    ],
+    ids=["none", "redacted", "its own", "too few"],
+)
+def test_what_cannot_be_told_follows_the_policy(
+    probe: Callable[..., Any], layout: Layout, line: dict[str, Any] | None, inconclusive: str, found: str
+) -> None:
+    if line is not None:
+        capture(layout, ROWS, **line)
+    result = probe(gates=replay(min_rows=100, inconclusive=inconclusive), replaces="2-bbbbbbbbbbbb")
+    assert verdicts(result) == {"replay": "inconclusive"}
+    assert result["gates"][0]["found"].startswith(found)
+    assert ("msg" in result) is (inconclusive == "fail")
+
+
+def test_the_first_release_has_nothing_to_compare_with(probe: Callable[..., Any]) -> None:
+    result = probe(gates=replay(inconclusive="fail"))
+    assert verdicts(result) == {"replay": "pass"}
+    assert result["gates"][0]["found"] == "no release before it to compare with"
+
+
+def test_a_file_of_requests_can_be_replayed(
+    probe: Callable[..., Any], tmp_path: Path, layout: Layout, old_server: Any
+) -> None:
+    path = tmp_path / "requests.jsonl"
+    capture(layout, ROWS, digest=DIGEST)
+    (layout.root / "var/lib/model-server/tumour-blue/1-1.jsonl").rename(path)
+    (gate,) = probe(gates=replay(requests=str(path)), baseline=old_server.address)["gates"]
+    assert (gate["verdict"], gate["details"]["rows"]) == ("pass", 50)
+
+
+def test_an_old_release_may_be_named_by_its_slot(
+    probe: Callable[..., Any], layout: Layout, old_server: Any, systemd: Any
+) -> None:
+    capture(layout, ROWS)
+    settings = layout.settings("tumour", "blue")
+    settings.parent.mkdir(parents=True)
+    settings.write_text(f'BIND="{old_server.address}"\n')
+    assert verdicts(probe(gates=replay(), baseline="blue")) == {"replay": "pass"}
+    assert old_server.asked == []
+    (systemd.folder / "model-server@tumour-blue.service").write_text(json.dumps(RUNNING))
+    assert verdicts(probe(gates=replay(), baseline="blue")) == {"replay": "pass"}
+    assert len(old_server.asked) == 1
 
 
 def test_nobody_at_the_address(probe: Callable[..., Any]) -> None:
@@ -168,9 +369,12 @@ def test_nobody_at_the_address(probe: Callable[..., Any]) -> None:
         ({"address": "nowhere"}, "address: expected HOST:PORT, found 'nowhere'"),
         ({"golden": None}, "gates: expected the option golden for the gate golden, found none"),
         ({"version": None, "digest": None}, "expected the option version or digest for the gate version"),
-        ({"gates": ["latency"]}, "gates: expected the option max_latency_ms for the gate latency, found none"),
-        ({"golden": None, "gates": [], "max_latency_ms": 5}, "expected the option golden for the gate latency"),
-        ({"gates": ["ready", "speed"]}, "gates: expected some of ready, version, golden, latency, found 'speed'"),
+        ({"golden": None, "gates": {"latency": ENFORCED}}, "expected the option golden for the gate latency"),
+        (
+            {"gates": {"speed": ENFORCED}},
+            "gates: expected some of ready, version, golden, replay, latency, found 'speed'",
+        ),
+        ({"gates": replay(segment="city")}, "gates.replay.segment: expected one of width, height, found 'city'"),
         ({"golden": "/nonexistent"}, "/nonexistent"),
     ],
 )

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import p
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import Layout, env_of, list_releases
 from ansible_collections.modelfleet.onprem.plugins.modules import model_release
 
+from tests.unit.plugins.signing import Person, make_person
+from tests.unit.plugins.web_registry import WebRegistry
+
 OLDER_ENV = "fedcba9876543210"
+UNSIGNED = {"digest": None, "url": "", "allowed_signers": "", "revoked_keys": "", "signers": [], "gates": {}}
 
 
 @pytest.fixture
@@ -88,6 +93,7 @@ def test_a_damaged_release_is_placed_again(place: Callable[..., Any], layout: La
             "keep": 5,
             "pinned": [],
             "size": 0,
+            **UNSIGNED,
         },
         layout,
         False,
@@ -158,6 +164,7 @@ def test_an_environment_that_a_slot_started_in_stays(
             "keep": 5,
             "pinned": [],
             "size": 0,
+            **UNSIGNED,
         },
         layout,
         False,
@@ -221,3 +228,154 @@ def test_two_runs_at_once_take_turns(tmp_path: Path) -> None:
         _files.only_one(tmp_path, "placing a release of tumour", seconds=0),
     ):
         pass
+
+
+@pytest.fixture
+def alice(tmp_path: Path) -> Person:
+    return make_person("alice", tmp_path)
+
+
+@pytest.fixture
+def ship(
+    run_module: Callable[..., dict[str, Any]], make_bundle: Callable[..., Path], make_env: Callable[..., str]
+) -> Callable[..., dict[str, Any]]:
+    """Place version 3 out of a tar that ``change`` may have changed on its way."""
+    bundle, env = make_bundle("3"), make_env()
+
+    def run(
+        sign: Callable[[Path], None] | None = None, change: Callable[[bytes], bytes] | None = None, **options: Any
+    ) -> dict[str, Any]:
+        if sign:
+            sign(bundle)
+        archive = bundle.with_suffix(".tar")
+        manifest = pack(bundle, archive)
+        if change:
+            archive.write_bytes(change(archive.read_bytes()))
+        params = {"service": "tumour", "release": manifest.release, "digest": manifest.digest, "env": env}
+        return run_module(model_release, {**params, "src": str(archive), **options})
+
+    return run
+
+
+def short(result: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(verdict["gate"], verdict["verdict"]) for verdict in result["gates"]]
+
+
+def test_a_signed_bundle_is_placed_with_its_signature(ship: Callable[..., Any], layout: Layout, alice: Person) -> None:
+    for again in (False, True):
+        result = ship(alice.sign, allowed_signers=alice.line())
+        target = layout.release("tumour", result["release"])
+        assert (result["changed"], result["placed"]) == (not again, True)
+        assert short(result) == [("digest", "pass"), ("signature", "pass")]
+        digest, signature = result["gates"]
+        assert (digest["where"], digest["mode"], digest["found"]) == (
+            str(target),
+            "enforce",
+            f"sha256 {result['digest']}",
+        )
+        assert (signature["expected"], signature["mode"]) == ("a signature by alice", "enforce")
+        assert (target / "bundle/manifest.json.sig").is_file()
+
+
+def test_without_signers_no_signature_is_asked_for(ship: Callable[..., Any]) -> None:
+    assert short(ship()) == [("digest", "pass"), ("signature", "off")]
+
+
+def test_a_bundle_without_a_trusted_signature_is_not_placed(
+    ship: Callable[..., Any], layout: Layout, alice: Person, tmp_path: Path
+) -> None:
+    bob = make_person("bob", tmp_path)
+    for sign, found in ((None, "none: have it signed"), (bob.sign, "one by the key SHA256:")):
+        result = ship(sign, allowed_signers=alice.line())
+        assert result["failed"]
+        assert result["msg"].startswith(str(layout.releases("tumour")))
+        assert f": gate signature: expected a signature by alice, found {found}" in result["msg"]
+        assert "\n" not in result["msg"]
+        assert short(result) == [("digest", "pass"), ("signature", "fail")]
+        assert os.listdir(layout.releases("tumour")) == []
+
+
+def test_a_revoked_key_and_another_principal_do_not_count_on_a_host(ship: Callable[..., Any], alice: Person) -> None:
+    revoked = ship(alice.sign, allowed_signers=alice.line(), revoked_keys=alice.public)
+    assert "which is revoked: whoever has that key is no longer trusted" in revoked["msg"]
+    other = ship(allowed_signers=alice.line(), signers=["carol"])
+    assert "expected a signature by carol, found one by alice, the key SHA256:" in other["msg"]
+
+
+def test_a_gate_that_warns_places_the_release_and_one_that_is_off_does_not_look(
+    ship: Callable[..., Any], alice: Person
+) -> None:
+    warned = ship(allowed_signers=alice.line(), gates={"signature": {"mode": "warn"}})
+    assert (warned["placed"], short(warned)) == (True, [("digest", "pass"), ("signature", "warn")])
+    off = ship(allowed_signers=alice.line(), gates={"signature": {"mode": "off"}})
+    assert (off["placed"], short(off)) == (True, [("digest", "pass"), ("signature", "off")])
+    assert ship(gates={"signature": {"mode": "loud"}})["msg"] == (
+        "gates: signature: mode: expected enforce, warn or off, found 'loud'"
+    )
+    nobody = ship(gates={"signature": {"mode": "enforce"}})
+    assert "found nobody named: name them in the service's allowed_signers" in nobody["msg"]
+
+
+def test_a_byte_changed_after_shipping_is_refused_on_the_host(
+    ship: Callable[..., Any], layout: Layout, alice: Person
+) -> None:
+    result = ship(alice.sign, lambda tar: tar.replace(b"a model", b"a modem"), allowed_signers=alice.line())
+    assert f"model.pkl: expected sha256 {hashlib.sha256(b'a model').hexdigest()}, found" in result["msg"]
+    assert short(result) == [("digest", "fail")]
+    assert os.listdir(layout.releases("tumour")) == []
+
+
+def test_another_bundle_under_the_same_name_is_refused(ship: Callable[..., Any]) -> None:
+    result = ship(digest="0" * 64)
+    assert f"manifest.json: expected sha256 {'0' * 64}, found " in result["msg"]
+    assert short(result) == [("digest", "fail")]
+
+
+def test_a_release_that_was_placed_unsigned_gets_its_signature_when_one_is_asked_for(
+    ship: Callable[..., Any], layout: Layout, alice: Person
+) -> None:
+    release = ship()["release"]
+    asked = ship(allowed_signers=alice.line(), src=None)
+    assert (asked["changed"], asked["placed"]) == (False, False)
+    result = ship(alice.sign, allowed_signers=alice.line())
+    assert (result["changed"], short(result)) == (True, [("digest", "pass"), ("signature", "pass")])
+    assert (layout.release("tumour", release) / "bundle/manifest.json.sig").is_file()
+
+
+@pytest.fixture
+def web() -> Iterator[WebRegistry]:
+    server = WebRegistry()
+    yield server
+    server.close()
+
+
+def test_a_host_fetches_a_bundle_itself(
+    ship: Callable[..., Any], layout: Layout, alice: Person, web: WebRegistry, tmp_path: Path
+) -> None:
+    alice.sign(tmp_path / "bundles/3")
+    pack(tmp_path / "bundles/3", tmp_path / "3.tar")
+    web.files["/tumour/3.tar"] = (tmp_path / "3.tar").read_bytes()
+    result = ship(src=None, url=f"{web.address}/tumour/3.tar", allowed_signers=alice.line())
+    assert (result["placed"], short(result)) == (True, [("digest", "pass"), ("signature", "pass")])
+    assert sorted(os.listdir(layout.release("tumour", result["release"]))) == ["bundle", "env"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "3.tar: expected status 200 to GET, found 404 Not Found"),
+        (b"A model", "model.pkl: expected sha256 "),
+        (b"x" * (9 << 20), "3.tar: expected at most 8388608 bytes, found more"),
+    ],
+    ids=["nothing", "another byte", "too much"],
+)
+def test_a_host_that_cannot_fetch_says_so_and_is_sent_nothing(
+    ship: Callable[..., Any], layout: Layout, web: WebRegistry, tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        pack(tmp_path / "bundles/3", tmp_path / "3.tar")
+        web.files["/tumour/3.tar"] = (tmp_path / "3.tar").read_bytes().replace(b"a model", content)
+    result = ship(url=f"{web.address}/tumour/3.tar")
+    assert result["failed"]
+    assert message in result["msg"]
+    assert os.listdir(layout.releases("tumour")) == []

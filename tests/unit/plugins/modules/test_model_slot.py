@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ansible_collections.modelfleet.onprem.plugins.module_utils._files import only_one
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import Layout, release_in
-from ansible_collections.modelfleet.onprem.plugins.modules import model_info, model_release
+from ansible_collections.modelfleet.onprem.plugins.modules import model_info, model_release, model_slot
 
 ENV = "0123456789abcdef"
 OTHER_ENV = "fedcba9876543210"
@@ -59,6 +63,39 @@ def test_a_slot_is_started_again_when_it_has_to_be(
     assert len(systemd.calls("start")) == 1
     assert slot(**change)["changed"]
     assert systemd.calls("start", "stop")[-2:] == [f"stop {BLUE}", f"start {BLUE}"]
+
+
+def test_a_slot_that_runs_as_asked_for_is_restarted_all_the_same(slot: Callable[..., Any], systemd: Any) -> None:
+    before = slot()["after"]
+    result = slot(state="restarted", check_mode=True)
+    assert (result["changed"], result["before"], result["after"]["started"]) == (True, before, before["started"])
+    assert systemd.calls("start") == [f"start {BLUE}"]
+    result = slot(state="restarted")
+    assert (result["changed"], result["after"], result["seconds"] >= 0) == (True, before, True)
+    assert systemd.calls("start", "stop")[-2:] == [f"stop {BLUE}", f"start {BLUE}"]
+    assert systemd.state(BLUE)["UnitFileState"] == "enabled"
+    assert not slot()["changed"]
+
+
+def test_what_is_not_given_stays_as_the_slot_has_it(
+    slot: Callable[..., Any], run_module: Callable[..., Any], layout: Layout
+) -> None:
+    before = slot(settings={"API_KEYS": "/etc/keys"})["after"]
+    alone = {"service": "tumour", "slot": "blue", "ready_timeout": 1}
+    assert not run_module(model_slot, alone)["changed"]
+    assert run_module(model_slot, {**alone, "state": "restarted"})["after"] == before
+    planned = run_module(model_slot, {**alone, "release": "9-0a1b2c3d4e5f"}, check_mode=True)["after"]
+    assert planned["settings"]["MODEL_BUNDLE"] == str(layout.release("tumour", "9-0a1b2c3d4e5f") / "bundle")
+    assert (planned["settings"]["API_KEYS"], planned["limits"]) == ("/etc/keys", before["limits"])
+
+
+def test_a_restart_that_fails_brings_the_log(slot: Callable[..., Any], systemd: Any) -> None:
+    slot()
+    systemd.crash_at_start()
+    result = slot(state="restarted")
+    assert result["msg"].startswith(f"{BLUE}: expected it to start, found its process ended with status 1")
+    assert result["log"][1] == "model.pkl cannot be loaded"
+    assert not systemd.is_active(BLUE)
 
 
 def test_a_change_behind_our_back_is_mended(slot: Callable[..., Any], layout: Layout) -> None:
@@ -164,7 +201,58 @@ def test_settings_are_readable_by_nobody_else(
     assert found["services"]["tumour"]["slots"]["blue"]["started"] == {"release": release, "env": ENV}
 
 
+KEYED = {"API_KEYS": "/etc/api-keys"}
+
+
+def test_a_slot_that_wants_keys_knows_that_of_the_gates_by_its_hash(slot: Callable[..., Any], layout: Layout) -> None:
+    path = layout.gate_key("tumour")
+    assert "GATE_KEY_SHA256" not in slot()["after"]["settings"]
+    planned = slot(check_mode=True, settings=KEYED)
+    assert (planned["changed"], path.exists()) == (True, False)
+    result = slot(settings=KEYED)
+    key = path.read_text().strip()
+    assert len(key) == 64
+    assert path.stat().st_mode & 0o077 == 0
+    assert result["after"]["settings"]["GATE_KEY_SHA256"] == hashlib.sha256(key.encode()).hexdigest()
+    written = [layout.record("tumour", "blue").read_text(), layout.settings("tumour", "blue").read_text()]
+    assert not [text for text in [json.dumps(result), *written] if key in text]
+    assert not slot(settings=KEYED)["changed"]
+
+
+def test_a_key_that_was_removed_is_made_anew_and_the_old_one_is_of_no_use(
+    slot: Callable[..., Any], layout: Layout
+) -> None:
+    before = slot(settings=KEYED)["after"]["settings"]
+    layout.gate_key("tumour").unlink()
+    assert slot(check_mode=True, settings=KEYED)["changed"]
+    assert not layout.gate_key("tumour").exists()
+    # As when a slot is put back on what it ran before.
+    after = slot(settings=before)["after"]["settings"]
+    assert after == {**before, "GATE_KEY_SHA256": after["GATE_KEY_SHA256"]}
+    assert after["GATE_KEY_SHA256"] != before["GATE_KEY_SHA256"]
+
+
 def test_the_record_is_json_of_what_was_started(slot: Callable[..., Any], release: str, layout: Layout) -> None:
     slot()
     record = json.loads(layout.record("tumour", "blue").read_text())
     assert (record["release"], record["env"], record["limits"]) == (release, ENV, {"MemoryMax": "1G"})
+
+
+@pytest.mark.usefixtures("release")
+def test_another_run_on_the_host_is_waited_for(slot: Callable[..., Any], layout: Layout) -> None:
+    """One whose controller died goes on, and would stop what this one starts."""
+    held = threading.Event()
+    freed: list[float] = []
+
+    def hold() -> None:
+        with only_one(layout.services / "tumour", "starting or stopping a slot"):
+            held.set()
+            time.sleep(0.5)
+            freed.append(time.monotonic())
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait(5)
+    assert slot()["changed"]
+    assert freed
+    other.join()

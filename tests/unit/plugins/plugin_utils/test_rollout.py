@@ -1,19 +1,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.contract import Column, Contract, Output
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.policy import parse_policy
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.rollout import (
     Plan,
     Release,
     check_reached,
+    judge_contract,
     plan_deploy,
     plan_retire,
     plan_rollback,
     status_lines,
+    together,
 )
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import Service, ServiceError, parse_services
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.verdicts import verdict_of
 
 from tests.unit.plugins.states import (
     GROUPS,
@@ -42,7 +48,7 @@ def test_a_first_deploy_starts_the_slot_that_the_route_points_to(strategy: Any) 
     plan = deploy(strategy, ONE, host_state(), balancer_state())
     assert (plan.slot, plan.stage, plan.in_place, plan.idle) == ("blue", ["m1", "m2"], ["m1", "m2"], [])
     assert (plan.record, plan.batches) == (["lb1"], ["100%"])
-    assert plan.wheels == [{"env": "e1", "tag": "cp311", "machine": "x86_64", "glibc": "2.36"}]
+    assert plan.wheels == [{"service": "tumour", "env": "e1", "tag": "cp311", "machine": "x86_64", "glibc": "2.36"}]
 
 
 @pytest.mark.parametrize("strategy", ["basic", "rolling", "blue_green"])
@@ -73,6 +79,71 @@ def test_blue_green_stops_the_old_slot_where_it_is_not_kept_warm() -> None:
     assert (plan.stop, plan.stop_slot) == (["m1", "m2"], "blue")
 
 
+CANARY = parse_services(
+    {
+        "tumour": {
+            "port": 8101,
+            "strategy": "canary",
+            "canary": {"steps": [{"share": 1, "for": 1}, {"share": 5, "for": 1}]},
+        }
+    },
+    GROUPS,
+)["tumour"]
+
+
+def steps(plan: Plan) -> list[int]:
+    return [step["share"] for step in plan.steps]
+
+
+def test_canary_starts_the_idle_slot_and_gives_it_its_share_before_it_moves() -> None:
+    plan = deploy("canary", TWO, host_state(ONE, blue=slot_state(ONE)), balancer_state(blue=ONE), CANARY)
+    assert (plan.slot, plan.idle, plan.share, plan.record) == ("green", ["m1", "m2"], ["lb1"], ["lb1"])
+    assert (steps(plan), plan.unshare) == ([100, 500], [])
+
+
+def test_a_first_deploy_has_nothing_beside_which_to_be_a_canary() -> None:
+    plan = deploy("canary", ONE, host_state(), balancer_state(), CANARY)
+    assert (plan.in_place, plan.share, plan.steps) == (["m1", "m2"], [], [])
+
+
+def test_a_canary_that_was_cut_short_goes_on_at_the_step_that_it_was_at() -> None:
+    host = host_state(ONE, TWO, blue=slot_state(ONE), green=slot_state(TWO, "green"))
+    plan = deploy("canary", TWO, host, balancer_state(blue=ONE, green=TWO, share=500), CANARY)
+    assert (plan.idle, steps(plan), plan.unshare) == ([], [500], [])
+
+
+def test_a_canary_that_died_in_the_midst_of_its_move_has_no_step_left() -> None:
+    host = host_state(ONE, TWO, blue=slot_state(ONE), green=slot_state(TWO, "green"))
+    balancers = {
+        "lb1": balancer_state("green", history=[ONE], blue=ONE, green=TWO),
+        "lb2": balancer_state(blue=ONE, green=TWO, share=500),
+    }
+    died = {"slot": "green", "was": {"release": ONE.name, "slot": "blue"}}
+    plan = plan_deploy(CANARY, "canary", TWO, {"m1": host, "m2": host}, balancers, lambda _host: "e1", died)
+    assert (plan.share, steps(plan), plan.record) == ([], [], ["lb1", "lb2"])
+
+
+@pytest.mark.parametrize("strategy", ["canary", "blue_green", "rolling"])
+def test_a_canary_of_another_release_ends_before_anything_is_restarted(strategy: Any) -> None:
+    host = host_state(ONE, TWO, blue=slot_state(ONE), green=slot_state(TWO, "green"))
+    plan = deploy(strategy, THREE, host, balancer_state(blue=ONE, green=TWO, share=500), CANARY)
+    assert plan.unshare == ["lb1"]
+    assert steps(plan) == ([100, 500] if strategy == "canary" else [])
+
+
+def test_a_slot_that_gets_a_share_is_not_retired() -> None:
+    host = host_state(ONE, TWO, blue=slot_state(ONE), green=slot_state(TWO, "green"))
+    message = "tumour: expected no requests to go to green any more, found a canary that has 5 %: run abort.yml"
+    with pytest.raises(ServiceError, match=message):
+        plan_retire(SERVICE, {"m1": host, "m2": host}, {"lb1": balancer_state(share=500)})
+
+
+def test_the_status_shows_the_share_of_a_canary() -> None:
+    host = host_state(ONE, TWO, blue=slot_state(ONE), green=slot_state(TWO, "green"))
+    lines = status_lines({"tumour": SERVICE}, {"m1": host, "m2": host}, {"lb1": balancer_state(share=1)})
+    assert sum("0.01 %" in line for line in lines) == 2
+
+
 def test_blue_green_over_host_groups_stages_the_idle_group_alone() -> None:
     groups = parse_services({"tumour": {"port": 8101, "hosts": {"blue": "left", "green": "right"}}}, GROUPS)["tumour"]
     plan = deploy("blue_green", TWO, host_state(ONE, blue=slot_state(ONE)), balancer_state(blue=ONE), groups)
@@ -82,7 +153,6 @@ def test_blue_green_over_host_groups_stages_the_idle_group_alone() -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"unit": "failed"},
         {"ready": False},
         {"started": None},
         {"started": {"release": ONE.name, "env": "other"}},
@@ -98,6 +168,13 @@ def test_a_host_that_is_not_as_wanted_is_mended_in_place(changed: dict[str, Any]
     assert (plan.in_place, plan.stage, plan.record) == (["m2"], [], [])
 
 
+@pytest.mark.parametrize("unit", ["failed", "inactive"])
+def test_what_does_not_run_is_compared_with_its_bundle_again(unit: str) -> None:
+    hosts = {"m1": host_state(ONE, blue=slot_state(ONE)), "m2": host_state(ONE, blue=slot_state(ONE, unit=unit))}
+    plan = deploy("blue_green", ONE, hosts, balancer_state(blue=ONE))
+    assert (plan.in_place, plan.stage, plan.wheels) == (["m2"], ["m2"], [])
+
+
 def test_a_host_that_an_earlier_run_left_out_of_rotation_is_brought_back() -> None:
     balancer = balancer_state(blue=ONE, admin={("blue", "m1"): "maint"})
     plan = deploy("rolling", ONE, host_state(ONE, blue=slot_state(ONE)), balancer)
@@ -107,13 +184,48 @@ def test_a_host_that_an_earlier_run_left_out_of_rotation_is_brought_back() -> No
 def test_a_host_left_out_of_the_idle_pool_is_brought_back_before_the_route_moves() -> None:
     state = host_state(ONE, TWO, blue=slot_state(ONE), green=slot_state(TWO, "green"))
     plan = deploy("blue_green", TWO, state, balancer_state(blue=ONE, admin={("green", "m2"): "maint"}))
-    assert (plan.idle, plan.unready) == (["m2"], ["m2"])
+    assert (plan.idle, plan.unready) == (["m1", "m2"], ["m2"])
 
 
-def test_a_run_that_died_between_the_hosts_and_the_balancer_goes_on_with_the_balancer() -> None:
+def test_what_is_warm_in_the_idle_slot_passes_its_gates_again_before_the_balancer_moves() -> None:
     state = host_state(ONE, TWO, blue=slot_state(ONE), green=slot_state(TWO, "green"))
     plan = deploy("blue_green", TWO, state, balancer_state(blue=ONE))
-    assert (plan.stage, plan.idle, plan.record) == ([], [], ["lb1"])
+    assert (plan.stage, plan.idle, plan.record) == ([], ["m1", "m2"], ["lb1"])
+
+
+def test_a_service_that_moves_with_others_starts_beside_what_serves_even_if_nothing_does() -> None:
+    balancers = {"lb1": balancer_state()}
+    hosts = dict.fromkeys(("m1", "m2"), host_state())
+    plan = plan_deploy(SERVICE, "blue_green", ONE, hosts, balancers, lambda _host: "e1", beside=True)
+    assert (plan.slot, plan.idle, plan.in_place, plan.was["release"]) == ("green", ["m1", "m2"], [], None)
+
+
+def test_a_service_that_serves_it_already_moves_with_others_only_if_it_needs_no_mending() -> None:
+    def beside(**changed: Any) -> Plan:
+        state = host_state(ONE, blue=slot_state(ONE, **changed))
+        hosts, balancers = dict.fromkeys(("m1", "m2"), state), {"lb1": balancer_state(blue=ONE)}
+        return plan_deploy(SERVICE, "blue_green", ONE, hosts, balancers, lambda _host: "e1", beside=True)
+
+    assert beside().unchanged
+    with pytest.raises(ServiceError, match="tumour: expected 1-aaaaaaaaaaaa, which serves already, as it was deployed"):
+        beside(unit="failed")
+
+
+def test_plans_of_several_services_are_one() -> None:
+    state = host_state(ONE, blue=slot_state(ONE))
+    plans = [
+        replace(deploy("blue_green", TWO, dict.fromkeys(("m1", "m2"), state), balancer_state(blue=ONE)), service=name)
+        for name in ("tumour", "prices")
+    ]
+    alone = together(plans[:1], ["lb1"], {"id": "x"})
+    assert {key: alone[key] for key in plans[0].as_dict() if key != "wheels"} == {
+        key: value for key, value in plans[0].as_dict().items() if key != "wheels"
+    }
+    both = together(plans, ["lb1"], {"id": "x"})
+    assert (both["service"], both["stage"], both["record"]) == ("tumour, prices", ["m1", "m2"], ["lb1"])
+    assert both["to"] == {key: {"slot": "green", "release": TWO.name} for key in ("tumour", "prices")}
+    assert both["back"] == {key: {"slot": "blue", "release": ONE.name} for key in ("tumour", "prices")}
+    assert [(each["service"], each["stop_slot"]) for each in both["undo"]] == [("tumour", "green"), ("prices", "green")]
 
 
 def test_wheels_are_gathered_once_an_environment_and_for_the_oldest_c_library() -> None:
@@ -252,3 +364,149 @@ def test_status_has_a_row_a_service_slot_and_host() -> None:
         ["tumour", "blue", "active", "m2", "-", "-"],
     ]
     assert lines[0].split() == ["service", "slot", "route", "host", "release", "unit", "ready", "balancer"]
+
+
+CONTRACT = Contract(True, (Column("age", "int64"),), (Output("predictions", "int64", (-1,)),))
+DOCUMENT = {
+    "columns": True,
+    "inputs": [{"name": "age", "dtype": "int64"}],
+    "outputs": [{"name": "predictions", "dtype": "int64", "shape": [-1]}],
+}
+
+
+def judged(hosts: Any, balancers: Any, release: Release = THREE, new: Contract = CONTRACT) -> tuple[str, str, str]:
+    (verdict,) = judge_contract(SERVICE, parse_policy({})["contract"], release, lambda: new, hosts, balancers)
+    return verdict["verdict"], verdict["expected"], verdict["found"]
+
+
+def on(**releases: Release) -> dict[str, Any]:
+    """Hosts whose active slot has a release, with its contract."""
+    return {host: host_state(blue=slot_state(release, contract=DOCUMENT)) for host, release in releases.items()}
+
+
+ANY = "the contract of what serves, or a compatible one"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "balancer", "release", "found"),
+    [
+        ({"m1": host_state(), "m2": host_state()}, balancer_state(), THREE, ("pass", ANY, "nothing serves yet")),
+        # A first deploy that was cut short: what is in the slot never served.
+        (on(m1=ONE, m2=ONE), balancer_state(), THREE, ("pass", ANY, "nothing serves yet")),
+        (on(m1=THREE, m2=THREE), balancer_state(blue=THREE), THREE, ("pass", ANY, "3-cccccccccccc itself serves")),
+        # A rolling deploy that was cut short before a balancer recorded it.
+        (on(m1=THREE, m2=THREE), balancer_state(blue=ONE), THREE, ("pass", ANY, "3-cccccccccccc itself serves")),
+        (
+            on(m1=ONE, m2=TWO),
+            balancer_state(blue=ONE),
+            THREE,
+            ("pass", "the contract of 1-aaaaaaaaaaaa, 2-bbbbbbbbbbbb, or a compatible one", "identical"),
+        ),
+        (
+            {"m1": host_state(blue=slot_state(ONE, contract=None)), **on(m2=ONE)},
+            balancer_state(blue=ONE),
+            THREE,
+            ("pass", "the contract of 1-aaaaaaaaaaaa, or a compatible one", "identical"),
+        ),
+        (
+            {host: host_state(blue=slot_state(ONE, contract=None)) for host in ("m1", "m2")},
+            balancer_state(blue=ONE),
+            THREE,
+            (
+                "fail",
+                "the contract of 1-aaaaaaaaaaaa, which serves",
+                "none that is as it was built on m1, m2",
+            ),
+        ),
+    ],
+    ids=["first", "first, cut short", "the same", "record is missing", "mixed", "damaged on one", "damaged on all"],
+)
+def test_a_contract_is_compared_with_what_hosts_serve(
+    hosts: Any, balancer: Any, release: Release, found: tuple[str, str, str]
+) -> None:
+    assert judged(hosts, {"lb1": balancer}, release) == found
+
+
+def test_the_old_slot_is_the_baseline_of_one_that_starts_beside_it() -> None:
+    host, balancer = host_state(ONE, blue=slot_state(ONE)), balancer_state(blue=ONE)
+    groups = parse_services({"tumour": {"port": 8101, "hosts": {"blue": "left", "green": "right"}}}, GROUPS)["tumour"]
+    assert deploy("blue_green", TWO, host, balancer).baseline_slot == "blue"
+    assert deploy("rolling", TWO, host, balancer).baseline_slot == ""
+    assert deploy("blue_green", TWO, host, balancer, groups).baseline_slot == ""
+    assert deploy("blue_green", ONE, host_state(), balancer_state()).baseline_slot == ""
+
+
+@pytest.mark.parametrize(
+    ("strategy", "release", "keep_warm", "lines"),
+    [
+        (
+            "blue_green",
+            TWO,
+            False,
+            [
+                "tumour: 2-bbbbbbbbbbbb in green; now 1-aaaaaaaaaaaa in blue serves",
+                "  place the release                      m1, m2",
+                "  start it in green, beside what serves  m1, m2",
+                "  send the requests to green             lb1",
+                "  stop blue                              m1, m2",
+            ],
+        ),
+        (
+            "rolling",
+            TWO,
+            True,
+            [
+                "tumour: 2-bbbbbbbbbbbb in blue; now 1-aaaaaaaaaaaa in blue serves",
+                "  place the release                                      m1, m2",
+                "  replace what runs in blue, in batches of 1, 25%, 100%  m1, m2",
+                "  send the requests to blue                              lb1",
+            ],
+        ),
+        (
+            "rolling",
+            ONE,
+            True,
+            ["tumour: 1-aaaaaaaaaaaa in blue; now 1-aaaaaaaaaaaa in blue serves", "  nothing to do"],
+        ),
+    ],
+)
+def test_a_plan_is_said_in_lines(strategy: Any, release: Release, keep_warm: bool, lines: list[str]) -> None:
+    service = parse_services({"tumour": {"port": 8101, "keep_warm": keep_warm}}, GROUPS)["tumour"]
+    state = host_state(ONE, blue=slot_state(ONE))
+    assert deploy(strategy, release, state, balancer_state(blue=ONE), service).as_dict()["lines"] == lines
+
+
+ENDED = {"action": "deploy", "by": "anna", "since": "noon", "held": False, "step": None, "reason": "", "gates": []}
+
+
+def test_the_status_says_what_the_gates_of_the_last_rollout_found() -> None:
+    def balancer(name: str, verdict: str) -> dict[str, Any]:
+        state = balancer_state(blue=ONE)
+        gate = verdict_of("contract", "enforce", verdict == "done", "a contract", "identical")
+        state["services"]["tumour"]["rollout"] = {**ENDED, "id": name, "verdict": verdict, "gates": [gate]}
+        return state
+
+    hosts = {host: host_state(ONE, blue=slot_state(ONE)) for host in ("m1", "m2")}
+    balancers = {"lb1": balancer("20260101T120000-a", "failed"), "lb2": balancer("20260102T120000-b", "done")}
+    assert status_lines({"tumour": SERVICE}, hosts, balancers)[-5:] == [
+        "",
+        "tumour: deploy 20260101T120000-a by anna since noon: failed",
+        "tumour: deploy 20260102T120000-b by anna since noon: done",
+        "  gate      where       mode     verdict  expected    found      seconds",
+        "  contract  controller  enforce  pass     a contract  identical  0.00",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rollout", "lines"),
+    [
+        (None, []),
+        ({**ENDED, "id": "1", "verdict": "done"}, ["", "tumour: deploy 1 by anna since noon: done"]),
+    ],
+    ids=["no journal", "no gates yet"],
+)
+def test_a_status_without_verdicts_says_no_more_than_there_is(rollout: Any, lines: list[str]) -> None:
+    balancer = balancer_state(blue=ONE)
+    if rollout:
+        balancer["services"]["tumour"]["rollout"] = rollout
+    assert status_lines({"tumour": SERVICE}, {}, {"lb1": balancer})[5:] == lines

@@ -3,14 +3,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.modelfleet.onprem.plugins.module_utils._gates import GATES
-from ansible_collections.modelfleet.onprem.plugins.modules import model_probe
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.policy import parse_policy
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import (
     ServiceError,
     balancer_pools,
     check_balancers,
+    find_asked,
     find_service,
     find_strategy,
+    order_services,
     parse_services,
 )
 
@@ -26,18 +27,12 @@ def test_a_service_needs_no_more_than_a_port() -> None:
     assert service.limits() == {"MemoryMax": "1G", "TasksMax": "256"}
 
 
-def test_a_service_may_say_its_gates() -> None:
-    definitions = {"a": {"port": 8101}, "b": {"port": 8111, "gates": ["latency", "ready"], "max_latency_ms": 50}}
+def test_a_service_has_a_complete_policy_of_gates() -> None:
+    definitions = {"a": {"port": 8101}, "b": {"port": 8111, "gates": {"latency": {"mode": "enforce", "max_ms": 50}}}}
     services = parse_services(definitions, GROUPS)
-    assert services["a"].gates == ("ready", "version", "golden")
-    assert services["b"].gates == ("latency", "ready")
-
-
-@pytest.mark.parametrize("limit", [gate.limit for gate in GATES.values() if gate.limit])
-def test_the_limit_of_a_gate_is_a_key_of_a_service_and_an_option_of_the_probe(limit: str) -> None:
-    service = parse_services({"tumour": {"port": 8101, limit: 50}}, GROUPS)["tumour"]
-    assert getattr(service, limit) == 50
-    assert limit in model_probe.ARGUMENTS
+    assert services["a"].gates == parse_policy({})
+    latency = {"mode": "enforce", "factor": 3, "max_ms": 50, "inconclusive": "pass"}
+    assert services["b"].gates == {**parse_policy({}), "latency": latency}
 
 
 def test_blue_and_green_may_be_two_groups_of_hosts() -> None:
@@ -51,23 +46,40 @@ def test_blue_and_green_may_be_two_groups_of_hosts() -> None:
     [
         ({}, "modelfleet_services: expected a mapping of at least one service in the inventory, found none"),
         ({"Tumour": {"port": 8101}}, "modelfleet_services.Tumour: expected a name of up to 40 lower-case letters"),
-        ({"v2": {"port": 8101}}, "not lb or v2, found 'v2'"),
+        ({"v2": {"port": 8101}}, "not lb, rollouts, v2, found 'v2'"),
         ({"tumour": None}, "modelfleet_services.tumour: expected a mapping with at least a port, found None"),
         ({"tumour": {}}, "modelfleet_services.tumour.port: expected a whole number from 1024 to 65534, found None"),
         ({"tumour": {"port": True}}, "found True"),
         ({"tumour": {"port": 80}}, "found 80"),
         ({"tumour": {"port": 8101, "worker": 2}}, "found 'worker'"),
+        (
+            {"tumour": {"port": 8101, "canary": {"by": "name"}}},
+            "modelfleet_services.tumour.canary.by: expected header:N",
+        ),
+        (
+            {"tumour": {"port": 8101, "strategy": "canary"}},
+            "modelfleet_services.tumour.canary: expected one for the strategy canary, found none: add it and run",
+        ),
         ({"tumour": {"port": 8101, "workers": 0}}, "tumour.workers: expected a whole number from 1 to 256, found 0"),
         ({"tumour": {"port": 8101, "workers": "2"}}, "found '2'"),
         ({"tumour": {"port": 8101, "keep_warm": "yes"}}, "tumour.keep_warm: expected true or false, found 'yes'"),
-        ({"tumour": {"port": 8101, "strategy": "red"}}, "tumour.strategy: expected one of basic, rolling, blue_green"),
         (
-            {"tumour": {"port": 8101, "gates": ["speed"]}},
-            "tumour.gates: expected a list of some of ready, version",
+            {"tumour": {"port": 8101, "strategy": "red"}},
+            "tumour.strategy: expected one of basic, rolling, blue_green, canary",
         ),
-        ({"tumour": {"port": 8101, "gates": []}}, r"tumour.gates: .* found \[\]"),
-        ({"tumour": {"port": 8101, "gates": "ready"}}, "tumour.gates: .* found 'ready'"),
-        ({"tumour": {"port": 8101, "gates": ["latency"]}}, "tumour.max_latency_ms: expected one for the gate latency"),
+        (
+            {"tumour": {"port": 8101, "gates": ["ready"]}},
+            r"^modelfleet_services.tumour.gates: expected a mapping of gates to .*, found \['ready'\]$",
+        ),
+        (
+            {"tumour": {"port": 8101, "gates": {"speed": "warn"}}},
+            r"^modelfleet_services.tumour.gates: expected some of digest, .*, latency, found 'speed'$",
+        ),
+        (
+            {"tumour": {"port": 8101, "gates": {"latency": {"factor": 0}}}},
+            r"^modelfleet_services.tumour.gates.latency.factor: expected a number from 1 to 1000, found 0$",
+        ),
+        ({"tumour": {"port": 8101, "max_latency_ms": 50}}, "found 'max_latency_ms'"),
         ({"tumour": {"port": 8101, "batches": []}}, "tumour.batches: expected a list of counts and percentages"),
         ({"tumour": {"port": 8101, "batches": [0]}}, "tumour.batches"),
         ({"tumour": {"port": 8101, "memory_max": "lots"}}, "tumour.memory_max: expected a size such as 512M or 2G"),
@@ -156,7 +168,7 @@ def test_the_strategy_asked_for_goes_before_the_inventorys() -> None:
     service = parse_services({"tumour": {"port": 8101, "strategy": "rolling"}}, GROUPS)["tumour"]
     assert find_strategy(service, None) == "rolling"
     assert find_strategy(service, "basic") == "basic"
-    with pytest.raises(ServiceError, match="strategy: expected one of basic, rolling, blue_green, found 'red'"):
+    with pytest.raises(ServiceError, match="strategy: expected one of basic, rolling, blue_green, canary, found 'red'"):
         find_strategy(service, "red")
 
 
@@ -180,3 +192,60 @@ def test_a_service_has_two_pools_with_the_addresses_of_its_hosts() -> None:
         "max_in_flight": 24,
     }
     assert [server["port"] for server in green["servers"]] == [8102, 8102]
+
+
+def several(**requires: list[str]) -> Any:
+    ports = zip(requires.items(), range(8101, 9000, 2), strict=False)
+    return parse_services({name: {"port": port, "requires": names} for (name, names), port in ports}, GROUPS)
+
+
+def test_services_come_after_those_that_they_require() -> None:
+    services = several(front=["tumour", "prices"], prices=["base"], tumour=[], base=[])
+    assert [it.name for it in order_services(list(services.values()))] == ["tumour", "base", "prices", "front"]
+    # What is not deployed with it is no reason to wait.
+    assert [it.name for it in order_services([services["prices"], services["tumour"]])] == ["prices", "tumour"]
+
+
+@pytest.mark.parametrize(
+    ("requires", "message"),
+    [
+        ({"a": ["b"], "b": ["a"]}, "modelfleet_services: expected no service to require itself, found a, b"),
+        ({"a": ["a"]}, "modelfleet_services: expected no service to require itself, found a"),
+        ({"a": ["c"]}, "modelfleet_services.a.requires: expected some of a, found 'c'"),
+        ({"a": "b"}, "modelfleet_services.a.requires: expected a list of services, found 'b'"),
+    ],
+)
+def test_what_services_require_must_be_there_and_come_to_an_end(requires: Any, message: str) -> None:
+    with pytest.raises(ServiceError, match=message.replace(".", r"\.")):
+        several(**requires)
+
+
+NOTHING = {"bundle": None, "version": None}
+
+
+def test_a_request_is_about_one_service_or_several() -> None:
+    services = several(a=[], b=[])
+    assert find_asked(services, None, "a", {**NOTHING, "version": "7"}) == {"a": {"bundle": None, "version": "7"}}
+    asked = find_asked(services, {"b": 7, "a": {"bundle": "path"}}, None, NOTHING)
+    assert asked == {"b": {"version": "7"}, "a": {"bundle": "path"}}
+    assert find_asked(services, ["b", "a"], None, NOTHING) == {"b": {}, "a": {}}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name", "source", "message"),
+    [
+        ({"a": "7"}, "a", NOTHING, "services: expected neither service, bundle nor version beside them, found one"),
+        ({"a": "7"}, None, {**NOTHING, "version": "7"}, "services: expected neither service, bundle nor version"),
+        ({"c": "7"}, None, NOTHING, "service: expected one of a, b, found 'c'"),
+        ({"a": True}, None, NOTHING, "services.a: expected a version, or a bundle, found True"),
+        ({"a": {"path": "x"}}, None, NOTHING, "services.a: expected a version, or a bundle, found "),
+        ("a", None, NOTHING, "services: expected names and versions such as "),
+        ({}, None, NOTHING, "services: expected names and versions such as "),
+    ],
+)
+def test_a_request_about_several_that_cannot_be_meant_is_refused(
+    wanted: Any, name: str | None, source: Any, message: str
+) -> None:
+    with pytest.raises(ServiceError) as refused:
+        find_asked(several(a=[], b=[]), wanted, name, source)
+    assert str(refused.value).startswith(message)

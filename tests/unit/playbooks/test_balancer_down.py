@@ -1,0 +1,93 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The playbooks while one of two balancers is down, or does not answer Ansible alone."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.unit.playbooks.test_interrupted import begun, says, steps
+from tests.unit.plugins.states import ONE, TWO, balancer_state, host_state, slot_state
+
+BOTH = ("lb1", "lb2")
+COLD = {"cold": {"tumour": {"release": ONE.name, "reason": "cold"}}, "rolled_back": {}, "revisions": {}, "clock": 0}
+WARM = {**COLD, "cold": {}, "rolled_back": {"tumour": {"from": TWO.name, "to": ONE.name, "slot": "blue"}}}
+
+
+@pytest.fixture
+def served() -> Iterator[int]:
+    """A port that takes connections."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def serving() -> dict[str, Any]:
+    """Both hosts run release 2, which serves from green, and release 1 beside it."""
+    balancer = balancer_state("green", blue=ONE, green=TWO)
+    balancer["services"]["tumour"] |= {"rollout": None, "revision": "r1", "history": [ONE.name]}
+    host = host_state(ONE, TWO, blue=slot_state(ONE), green=slot_state(TWO, "green"))
+    return {"lb_info": {"load_balancer": balancer}, "model_info": {"model_host": host}}
+
+
+def test_a_rollout_goes_on_without_a_balancer_that_is_down(command: Callable[..., Any]) -> None:
+    run = command("resume", says(), balancers=BOTH, gone=["lb2"])
+    assert [step for step in steps(run) if step[0].startswith("lb_")] == [
+        ("lb_rollout", "begun"),
+        ("lb_route", ""),
+        ("lb_rollout", "ended"),
+    ]
+    assert run.code == 0
+    said = " ".join(run.output.split())
+    assert "lb2: down, so the rollout goes on without it; before it takes requests again" in said
+
+
+def test_it_waits_for_one_that_takes_requests_and_cannot_be_told(command: Callable[..., Any], served: int) -> None:
+    run = command("resume", says(), balancers=BOTH, gone=["lb2"], bind=served)
+    assert (run.code, steps(run)) == (2, [])
+    said = " ".join(run.output.split())
+    assert "lb2: expected every balancer that takes requests to answer over SSH, found that it does not" in said
+
+
+def test_nothing_goes_on_where_no_balancer_answers(command: Callable[..., Any]) -> None:
+    run = command("resume", says(), balancers=BOTH, gone=BOTH)
+    assert (run.code, steps(run)) == (2, [])
+
+
+def test_what_a_balancer_that_is_down_may_know_is_not_stopped(command: Callable[..., Any]) -> None:
+    found = command("rollback", {**says(), "lb_rollback": COLD}, balancers=BOTH, gone=["lb2"])
+    print(found.output)
+    assert found.code == 0
+    assert begun(found)["action"] == "rollback"
+    assert "model_slot" not in [step["module"] for step in found.told]
+
+
+@pytest.mark.parametrize(
+    ("gone", "expected"),
+    [
+        # Each is asked, and then told.
+        ([], ["lb_rollback"] * 4),
+        # The plan finds out that it is down, and then the other one goes back alone.
+        (["lb2"], ["lb_rollback", "model_info", "model_info", "lb_info", "lb_rollout", "lb_rollback", "lb_rollout"]),
+    ],
+    ids=["both answer", "one is down"],
+)
+def test_a_warm_rollback_does_not_wait_for_a_balancer_that_is_down(
+    command: Callable[..., Any], gone: list[str], expected: list[str]
+) -> None:
+    run = command("rollback", {**serving(), "lb_rollback": WARM}, balancers=BOTH, gone=gone)
+    print(run.output)
+    assert run.code == 0
+    assert sorted(step["module"] for step in run.told) == sorted(expected)
+    assert f"tumour went back from {TWO.name} to {ONE.name} in blue" in run.output
+
+
+def test_a_rollback_that_one_balancer_refuses_moves_none(command: Callable[..., Any], tmp_path: Any) -> None:
+    (tmp_path / "lb_rollback").write_text("active.map: expected a service and a pool")
+    run = command("rollback", serving(), balancers=BOTH)
+    assert (run.code, {step["module"] for step in run.told}) == (2, {"lb_rollback"})
+    assert all(step["_ansible_check_mode"] for step in run.told)

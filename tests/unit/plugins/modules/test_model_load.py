@@ -1,0 +1,170 @@
+# Copyright: (c) 2026, modelfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""model_load, on a fake host with a fake systemd-run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import Layout
+from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import ADVICE
+from ansible_collections.modelfleet.onprem.plugins.modules import model_load
+
+UNIT = "[Service]\nType=notify\nUser=model-server\nMemoryMax=2G\nNoNewPrivileges=true\n[Install]\nWantedBy=x\n"
+DOCUMENT = {
+    "environment": None,
+    "load": None,
+    "python": {"expected": "3.11", "found": "3.11.2"},
+    "packages": {"numpy": {"expected": "2.4.6", "found": "2.4.6"}},
+    "seconds": 0.5,
+    "rows": 20,
+    "peak": 40_000_000,
+    "answering": 1_000_000,
+}
+UNIT_NAME = "model-trial-tumour-green.service"
+
+
+class Trials:
+    """What systemd-run does, and what it was told."""
+
+    def __init__(self, systemd: Any) -> None:
+        self._systemd = systemd
+        self.says(DOCUMENT)
+
+    def says(self, document: Any) -> None:
+        (self._systemd.folder / "document").write_text(json.dumps(document))
+
+    def fails(self, result: str, status: int) -> None:
+        state = {"ActiveState": "failed", "Result": result, "ExecMainStatus": str(status)}
+        (self._systemd.folder / "failure").write_text(json.dumps(state))
+
+    @property
+    def runs(self) -> list[list[str]]:
+        path = self._systemd.folder / "runs"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture(autouse=True)
+def trials(systemd: Any) -> Trials:
+    return Trials(systemd)
+
+
+@pytest.fixture
+def try_(
+    run_module: Callable[..., Any], release: str, layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """Run model_load for the release that is on the host, which has 100 MB left."""
+    layout.unit_file().parent.mkdir(parents=True, exist_ok=True)
+    layout.unit_file().write_text(UNIT)
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemAvailable:   100000 kB\n")
+    monkeypatch.setattr(model_load, "MEMINFO", meminfo)
+
+    def run(check_mode: bool = False, **options: Any) -> Any:
+        params = {
+            "service": "tumour",
+            "slot": "green",
+            "release": release,
+            "settings": {"BIND": "0.0.0.0:8102", "WORKERS": 2, "TOKEN": "a secret"},
+            "limits": {"MemoryMax": "1G"},
+            "timeout": 60,
+        }
+        return run_module(model_load, {**params, **options}, check_mode=check_mode)
+
+    return run
+
+
+def verdicts(result: dict[str, Any]) -> dict[str, str]:
+    return {gate["gate"]: gate["verdict"] for gate in result["gates"]}
+
+
+def test_a_release_is_tried_as_its_slot_would_run(
+    try_: Callable[..., Any], trials: Trials, layout: Layout, release: str
+) -> None:
+    result = try_()
+    assert (verdicts(result), result["changed"]) == ({"environment": "pass", "load": "pass"}, False)
+    assert {gate["where"] for gate in result["gates"]} == {str(layout.release("tumour", release))}
+    (told,) = trials.runs
+    assert told[told.index("--") + 1 :] == [f"{layout.env('0123456789abcdef')}/bin/python", "-m", "model_server.trial"]
+    properties = [word.removeprefix("--property=") for word in told if word.startswith("--property=")]
+    assert {"User=model-server", "NoNewPrivileges=true", "MemoryMax=1G", "PrivateNetwork=true"} <= set(properties)
+    assert {"RuntimeMaxSec=60", f"EnvironmentFile={layout.trial_settings('tumour', 'green')}"} <= set(properties)
+    # Secrets are in a file of root's that is gone afterwards.
+    assert "a secret" not in " ".join(told)
+    assert not layout.trial_settings("tumour", "green").exists()
+
+
+def test_what_has_passed_is_not_tried_again(try_: Callable[..., Any], trials: Trials) -> None:
+    assert [try_()["tried"], try_()["tried"]] == [True, False]
+    assert "(tried 20" in try_()["gates"][1]["found"]
+    # On another port it is the same, with other limits or settings it is not.
+    assert try_(settings={"BIND": "0.0.0.0:8101", "WORKERS": 2, "TOKEN": "a secret"})["tried"] is False
+    assert try_(limits={"MemoryMax": "2G"})["tried"] is True
+    assert try_(limits={"MemoryMax": "2G"}, settings={"WORKERS": 3})["tried"] is True
+    assert len(trials.runs) == 3
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (("oom-kill", 9), "found that it needs more than 1G: the kernel killed it for want of memory"),
+        (("timeout", 15), "found that it did not answer within 60 s"),
+    ],
+)
+def test_one_that_is_ended_is_refused_each_time(
+    try_: Callable[..., Any], trials: Trials, systemd: Any, failure: tuple[str, int], words: str
+) -> None:
+    trials.fails(*failure)
+    result = try_()
+    assert verdicts(result) == {"environment": "inconclusive", "load": "fail"}
+    assert result["msg"].endswith(f"{words}: {ADVICE['load']}")
+    assert try_()["tried"] is True
+    assert systemd.calls("stop", "reset-failed") == 2 * [f"stop {UNIT_NAME}", f"reset-failed {UNIT_NAME}"]
+
+
+def test_another_package_ends_it_before_it_is_loaded(try_: Callable[..., Any], trials: Trials) -> None:
+    trials.says({**DOCUMENT, "environment": "numpy: expected 2.4.6, found 2.0.0 installed"})
+    result = try_()
+    assert verdicts(result) == {"environment": "fail"}
+    assert "gate environment: " in result["msg"]
+    assert (
+        "expected Python 3.11, the bundle's, or newer, numpy 2.4.6, found numpy: expected 2.4.6, found 2.0.0"
+        in result["msg"]
+    )
+
+
+def test_one_that_does_not_fit_is_refused_though_it_passed_before(
+    try_: Callable[..., Any], systemd: Any, tmp_path: Path
+) -> None:
+    assert verdicts(try_())["load"] == "pass"
+    (tmp_path / "meminfo").write_text("MemAvailable:   30000 kB\n")
+    assert try_()["msg"].endswith(f"42.0 MB needed with 2 workers, 30.7 MB left beside what runs: {ADVICE['load']}")
+    # What the slot has now is given back.
+    state = {"ActiveState": "active", "SubState": "running", "Result": "success", "MemoryCurrent": "20000000"}
+    (systemd.folder / "model-server@tumour-green.service").write_text(json.dumps({**IDLE, **state}))
+    assert verdicts(try_())["load"] == "pass"
+
+
+IDLE = {"ExecMainStatus": "0", "NRestarts": "0", "InvocationID": ""}
+
+
+def test_a_gate_that_is_off_tries_nothing(try_: Callable[..., Any], trials: Trials) -> None:
+    result = try_(gates={"load": {"mode": "off"}})
+    assert (verdicts(result), trials.runs) == ({"load": "off"}, [])
+
+
+def test_check_mode_tries_what_is_there_and_keeps_nothing(
+    try_: Callable[..., Any], layout: Layout, release: str
+) -> None:
+    assert verdicts(try_(check_mode=True)) == {"environment": "pass", "load": "pass"}
+    assert not layout.trial("tumour", release).exists()
+    assert try_(check_mode=True, release="9-0a1b2c3d4e5f")["gates"] == []
+
+
+def test_a_release_that_is_not_there_is_told(try_: Callable[..., Any]) -> None:
+    assert "expected the release to be on this host, found none" in try_(release="9-0a1b2c3d4e5f")["msg"]
