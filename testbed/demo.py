@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from testbed import engine, fleet, image, models
+from testbed import engine, fleet, image, keys, models
 from testbed.command import ROOT, STATE, StepError, say, step
 from testbed.inventory import read_fleet
 from testbed.load import Load
@@ -21,8 +22,10 @@ from testbed.playbook import playbook
 INVENTORY = ROOT / "inventories" / "demo"
 BUNDLES = STATE / "bundles"
 URL = "http://127.0.0.1:18080/tumour"
+FIRST = "deploy 1, basic"
 # How each row of the table comes about: its name, the playbook and the playbook's variables.
 STEPS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    (FIRST, "deploy", {"bundle": "tumour-1", "strategy": "basic"}),
     ("deploy 2, rolling", "deploy", {"bundle": "tumour-2", "strategy": "rolling"}),
     ("deploy 3, blue_green", "deploy", {"bundle": "tumour-3", "strategy": "blue_green"}),
     ("roll back", "rollback", {}),
@@ -31,20 +34,18 @@ STEPS: tuple[tuple[str, str, dict[str, str]], ...] = (
 
 def up() -> None:
     """Everything from an empty machine to the table."""
-    engine.ensure()
-    image.ensure()
     fleet.up(read_fleet(INVENTORY))
     with step("Three versions of the model are trained and bundled"):
         models.build_all(BUNDLES)
     with step("Provisioned hosts and balancer") as remarks:
         remarks.append(_changes(playbook(INVENTORY, "provision").changed))
-    first = _run("deploy", {"bundle": "tumour-1", "strategy": "basic"})
-    say(f"deploy 1, basic ({first:.1f} s)")
-    rows = [("deploy 1, basic", first)]
     answers = json.loads((BUNDLES / "answers.json").read_text())
-    with Load(f"{URL}/predict", (BUNDLES / "request.json").read_bytes(), rate=200, expected=answers) as load:
+    body = (BUNDLES / "request.json").read_bytes()
+    rows = []
+    with Load(f"{URL}/predict", body, rate=200, expected=answers, phase=FIRST) as load:
         for name, verb, variables in STEPS:
-            load.mark(name)
+            if name != FIRST:
+                load.mark(name)
             seconds = _run(verb, variables)
             load.mark(f"after {name}")
             say(f"{name} ({seconds:.1f} s)")
@@ -54,8 +55,38 @@ def up() -> None:
     for line in table([(name, seconds, phases.get(name, {})) for name, seconds in rows]):
         say(line)
     _say_next()
-    if load.result["failed"]:
-        raise StepError(f"{load.result['failed']} requests failed: {json.dumps(load.result['failures'][:3])}")
+    check_lost(load.result)
+
+
+def down() -> None:
+    """Remove all that the demo made; what other fleets need as well stays until the last of them is gone."""
+    described = read_fleet(INVENTORY)
+    # An engine that is installed but does not run may still have the fleet; without one there is nothing.
+    if shutil.which("docker"):
+        engine.ensure()
+    fleet.down(described)
+    image.remove_unused()
+    shutil.rmtree(BUNDLES, ignore_errors=True)
+    if keys.forget(described):
+        image.remove_logs()
+    # The log of an engine that was started by hand is still being written.
+    with contextlib.suppress(OSError):
+        STATE.rmdir()
+
+
+def check_lost(result: Mapping[str, Any]) -> None:
+    """Raise StepError if requests failed, but for those that the balancer refused while nothing served yet.
+
+    ``basic`` is for a service that nobody needs yet: until its release serves, the answers are 404 and 503.
+    """
+    lost = sum(phase["failed"] for phase in result["phases"] if phase["name"] != FIRST)
+    wrong = [
+        failure
+        for failure in result["failures"]
+        if failure["phase"] != FIRST or not failure["reason"].startswith(("status 404", "status 503"))
+    ]
+    if lost or wrong:
+        raise StepError(f"{max(lost, len(wrong))} requests failed: {json.dumps(wrong[:3])}")
 
 
 def _run(verb: str, variables: Mapping[str, str]) -> float:
@@ -107,12 +138,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         if arguments.down:
-            # An engine that is installed but does not run may still have the fleet; without one there is nothing.
-            if shutil.which("docker"):
-                engine.ensure()
-            fleet.down(read_fleet(INVENTORY))
-            image.remove_unused()
-            shutil.rmtree(BUNDLES, ignore_errors=True)
+            down()
         else:
             up()
     except StepError as problem:

@@ -6,7 +6,7 @@ import concurrent.futures
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -98,6 +98,12 @@ def container_arguments(fleet: Fleet, host: Host, flags: tuple[str, ...]) -> lis
     return arguments
 
 
+def digest(arguments: Sequence[str], image_id: str, files: bytes) -> str:
+    """Names what a container is made from: one with another digest is made anew."""
+    content = [list(arguments), image_id.strip(), hashlib.sha256(files).hexdigest()]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
 def _engine_flags() -> tuple[str, ...]:
     """What the kind of machine asks for: AppArmor's default profile forbids mounting, and so systemd."""
     about = json.loads(run([*docker(), "info", "--format", "{{json .}}"]))
@@ -145,11 +151,11 @@ def _bring_up(fleet: Fleet, host: Host, flags: tuple[str, ...]) -> None:
     name = container_name(fleet, host)
     built = f"{image.REPOSITORY}:{host.release}"
     arguments = container_arguments(fleet, host, flags)
-    content = [arguments, run([*docker(), "image", "inspect", "--format", "{{.Id}}", built]).strip()]
-    specification = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    files = keys.files(fleet, host)
+    specification = digest(arguments, run([*docker(), "image", "inspect", "--format", "{{.Id}}", built]), files)
     state, made_from = _container(name)
     if state is not None and made_from != specification:
-        with step(f"{host.name}: removed, for its image or its description has changed"):
+        with step(f"{host.name}: removed, for it has another image, description or keys, as of another checkout"):
             run([*docker(), "rm", "--force", "--volumes", name])
         state = None
     if state == "running":
@@ -160,7 +166,7 @@ def _bring_up(fleet: Fleet, host: Host, flags: tuple[str, ...]) -> None:
         if state is None:
             labels = [f"--label={FLEET_LABEL}={fleet.name}", f"--label={SPECIFICATION_LABEL}={specification}"]
             run([*docker(), "create", *arguments, *labels, built])
-            run([*docker(), "cp", "--archive", "-", f"{name}:/"], stdin=keys.files(fleet, host))
+            run([*docker(), "cp", "--archive", "-", f"{name}:/"], stdin=files)
         try:
             run([*docker(), "start", name])
         except StepError as problem:

@@ -171,6 +171,12 @@ def remove_unused() -> None:
                 run([*docker(), "rmi", name])
 
 
+def remove_logs() -> None:
+    """Remove what building images left beside them."""
+    for path in [*STATE.glob("image-*.log"), STATE / "image.lock"]:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def locked(name: str) -> Iterator[None]:
     """Wait for others that hold the lock of this name."""

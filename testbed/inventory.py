@@ -43,13 +43,17 @@ class Host:
 
 @dataclass(frozen=True)
 class Fleet:
-    """The hosts of one inventory. ``subnet`` is None for a fleet of virtual machines, reached through loopback."""
+    """The hosts of one inventory. ``subnet`` is None for a fleet of virtual machines, reached through loopback.
+
+    ``floating`` are addresses that one of the hosts holds at a time.
+    """
 
     name: str
     kind: str
     subnet: str | None
     user: str
     hosts: tuple[Host, ...]
+    floating: tuple[str, ...] = ()
 
 
 class _Loader(yaml.SafeLoader):
@@ -98,7 +102,8 @@ def fleet(data: object) -> Fleet:
     users = sorted({str(variables[host.name].get("ansible_user", "ops")) for host in hosts})
     if users != ["ops"]:
         raise ValueError(f"ansible_user: expected ops, whom the images know, found {', '.join(users)}")
-    return Fleet(name, kind, None if subnet is None else str(subnet), users[0], hosts)
+    floating = {_floating(host.name, variables[host.name], subnet) for host in hosts} - {""}
+    return Fleet(name, kind, None if subnet is None else str(subnet), users[0], hosts, tuple(sorted(floating)))
 
 
 def _mapping(value: object, where: str) -> Mapping[str, Any]:
@@ -182,6 +187,19 @@ def _host(name: str, variables: Mapping[str, Any], subnet: ipaddress.IPv4Network
         publish=tuple(_port(name, text) for text in variables.get("testbed_publish") or ()),
         tmpfs=tuple(sorted((str(folder), str(options)) for folder, options in tmpfs.items())),
     )
+
+
+def _floating(name: str, variables: Mapping[str, Any], subnet: ipaddress.IPv4Network | None) -> str:
+    text = variables.get("load_balancer_address", "")
+    if not text:
+        return ""
+    try:
+        address = ipaddress.IPv4Interface(text).ip
+    except ValueError as error:
+        raise ValueError(f"{name}: load_balancer_address: expected an address and a prefix, found {text!r}") from error
+    if subnet is None or address not in subnet:
+        raise ValueError(f"{name}: load_balancer_address: expected an address in {subnet}, found {address}")
+    return str(address)
 
 
 def _port(name: str, text: object) -> Port:

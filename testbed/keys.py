@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -53,6 +54,16 @@ def pin(fleet: Fleet) -> None:
     path = known_hosts(fleet)
     if not path.exists() or path.read_text() != text:
         path.write_text(text)
+
+
+def forget(fleet: Fleet) -> bool:
+    """Remove the keys of a fleet that is down, and with those of the last fleet our own. Whether it was the last."""
+    shutil.rmtree(STATE / fleet.name, ignore_errors=True)
+    if any(STATE.glob("*/known_hosts")):
+        return False
+    for path in (USER_KEY, USER_KEY.with_suffix(".pub")):
+        path.unlink(missing_ok=True)
+    return True
 
 
 def files(fleet: Fleet, host: Host) -> bytes:

@@ -43,6 +43,7 @@ from testbed.inventory import read_fleet
 MAX_SECONDS = 900.0
 MAX_REQUESTS = 500_000
 FAILURES_KEPT = 20
+"""Of each phase, so that many in one do not hide those of another."""
 _POLL_SECONDS = 0.05
 
 
@@ -51,7 +52,9 @@ class Plan:
     """What to send. ``rate`` is in requests a second over all clients; 0 is as fast as the clients get answers.
 
     ``keepalive`` clients keep their connection, ``fresh`` clients make a new one for each request. ``expected`` maps a
-    version to what its answer must hold: keys of the answer, numbers to a relative 1e-6.
+    version to what its answer must hold: keys of the answer, numbers to a relative 1e-6. With ``users`` each request
+    says in ``X-User`` which of so many users sends it, in turns, and with ``key`` in ``X-API-Key`` that it may.
+    ``phase`` names the first of the phases that requests are counted for.
     """
 
     url: str
@@ -62,7 +65,10 @@ class Plan:
     requests: int = MAX_REQUESTS
     seconds: float = MAX_SECONDS
     timeout: float = 10.0
+    users: int = 0
+    key: str = ""
     expected: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    phase: str = "start"
 
     def __post_init__(self) -> None:
         for name, smallest, largest in (
@@ -72,6 +78,7 @@ class Plan:
             ("requests", 1, MAX_REQUESTS),
             ("seconds", 0.1, MAX_SECONDS),
             ("timeout", 0.1, 120),
+            ("users", 0, 1_000_000),
         ):
             value = getattr(self, name)
             if not smallest <= value <= largest:
@@ -102,7 +109,8 @@ def testbed_addresses() -> set[str]:
     addresses: set[str] = set()
     for path in [*ROOT.glob("inventories/*/hosts.yml"), *ROOT.glob("molecule/**/inventory/hosts.yml")]:
         try:
-            addresses.update(host.address for host in read_fleet(path).hosts)
+            fleet = read_fleet(path)
+            addresses.update([*(host.address for host in fleet.hosts), *fleet.floating])
         except StepError:
             continue  # An example of an inventory that is not the testbed's.
     return addresses
@@ -131,7 +139,7 @@ def same(expected: object, found: object) -> bool:
 class Samples:
     """Every request's time and fate. Latencies are of the answers that were right, from send to last byte."""
 
-    def __init__(self) -> None:
+    def __init__(self, phase: str) -> None:
         self.at = array("d")
         self.latency = array("d")
         """Seconds; negative for a request that failed."""
@@ -139,7 +147,7 @@ class Samples:
         self.phase = array("L")
         self.version = array("L")
         self.versions: list[str] = [""]
-        self.phases: list[tuple[str, float]] = [("start", 0.0)]
+        self.phases: list[tuple[str, float]] = [(phase, 0.0)]
         self.failures: list[dict[str, Any]] = []
         self.connections = 0
         self.failed = 0
@@ -156,8 +164,8 @@ class Samples:
         """Anything else: no answer, none in time, not a 2xx, or not what was expected."""
         self._add(at, late, phase, -1.0, version)
         self.failed += 1
-        if len(self.failures) < FAILURES_KEPT:
-            name = self.phases[phase][0]
+        name = self.phases[phase][0]
+        if sum(failure["phase"] == name for failure in self.failures) < FAILURES_KEPT:
             took = round(latency * 1000, 1)
             self.failures.append({"at": round(at, 3), "phase": name, "ms": took, "version": version, "reason": reason})
 
@@ -215,7 +223,7 @@ class Load:
     def __init__(self, url: str, body: bytes | Mapping[str, Any], **options: Any) -> None:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.plan = Plan(url, content, **options)
-        self.samples = Samples()
+        self.samples = Samples(self.plan.phase)
         self._known_right: dict[str, bytes] = {}
         self._issued = 0
         self._start = 0.0
@@ -288,7 +296,7 @@ class Load:
     async def _client(self, fresh: bool, due: float, interval: float) -> None:
         tracing = aiohttp.TraceConfig()
         tracing.on_connection_create_end.append(self._count_connection)
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", **({"X-API-Key": self.plan.key} if self.plan.key else {})}
         timeout = aiohttp.ClientTimeout(total=self.plan.timeout)
         connector = aiohttp.TCPConnector(limit=1, force_close=True) if fresh else aiohttp.TCPConnector(limit=1)
         # Cookies would be kept between requests, and a proxy of the environment would stand between us and the target.
@@ -322,7 +330,9 @@ class Load:
         phase, at, version = len(self.samples.phases) - 1, self.now, ""
         try:
             # A POST, for this library would send a GET again by itself when a kept connection breaks.
-            async with session.post(self.plan.url, data=self.plan.body, allow_redirects=False) as answer:
+            async with session.post(
+                self.plan.url, data=self.plan.body, headers=self._user(), allow_redirects=False
+            ) as answer:
                 version = answer.headers.get("X-Model-Version", "")
                 content = await answer.read()
                 status = answer.status
@@ -335,6 +345,9 @@ class Load:
             self.samples.lost(at, late, phase, self.now - at, version, reason)
         else:
             self.samples.answered(at, late, phase, self.now - at, version)
+
+    def _user(self) -> dict[str, str]:
+        return {"X-User": f"user-{self._issued % self.plan.users}"} if self.plan.users else {}
 
     def _wrong(self, status: int, version: str, content: bytes) -> str:
         """Why an answer is not right, or nothing."""
@@ -401,6 +414,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--requests", type=int, default=Plan.requests, help="stop after so many")
     parser.add_argument("--seconds", type=float, default=Plan.seconds, help="stop after so long")
     parser.add_argument("--timeout", type=float, default=Plan.timeout, help="seconds until a request counts as failed")
+    parser.add_argument("--users", type=int, default=Plan.users, help="say in X-User which of so many users it is")
+    parser.add_argument("--key", default="", help="say in X-API-Key that the requests may be answered")
     parser.add_argument("--expected", type=Path, help="JSON file: version -> what its answer must hold")
     parser.add_argument("--marks", type=Path, help="a file: each line appended to it starts a phase of that name")
     parser.add_argument("--stop-file", type=Path, help="stop when this file is there (SIGTERM does as well)")
@@ -421,6 +436,8 @@ def main() -> int:
             requests=arguments.requests,
             seconds=arguments.seconds,
             timeout=arguments.timeout,
+            users=arguments.users,
+            key=arguments.key,
             expected=expected,
         )
     except (OSError, ValueError) as error:

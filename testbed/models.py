@@ -3,9 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Train the demo's model ``tumour`` in three versions and bundle them, and bundle releases that are bad on purpose.
 
+``BAD`` are those that are made so once they are bundled, ``RETRAINED`` those of other rows, ``VARIANTS`` those with a
+class of their own.
+
 ``python -m testbed.models --out DIR`` writes ``DIR/rows.csv``, ``DIR/tumour-1.pkl`` and ``DIR/tumour-1/``, and so on.
 ``python -m testbed.models --out DIR --bad crash --version 4`` writes ``DIR/tumour-4/``, whose manifest is right in
-every digest: only the gates on a host can tell that it is bad.
+every digest: only the gates can tell that it is bad.
 """
 
 from __future__ import annotations
@@ -16,9 +19,12 @@ import operator
 import os
 import pickle
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -29,6 +35,7 @@ from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 NAME = "tumour"
 TARGET = "target"
@@ -37,6 +44,21 @@ MODELS: dict[str, Callable[[], Any]] = {
     "2": lambda: make_pipeline(StandardScaler(), LogisticRegression(C=0.1)),
     "3": lambda: GradientBoostingClassifier(n_estimators=20, max_depth=2, random_state=3),
 }
+
+
+MARK = "modelfleet-was-here"
+"""The file that the pickle of an ``escape`` leaves wherever it can."""
+ESCAPE_FOLDERS = (
+    "/etc",
+    "/home",
+    "/opt/modelfleet",
+    "/root",
+    "/srv",
+    "/usr/local",
+    "/var/cache",
+    "/var/lib/modelfleet",
+)
+ESCAPE_ADDRESSES = ("10.213.78.11", "10.213.78.12", "10.213.78.13")
 
 
 class Call:
@@ -60,9 +82,9 @@ def never_ready(files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def memory_hog(files: dict[str, bytes]) -> dict[str, bytes]:
-    """A pickle that fills 3 GiB of memory when it is loaded."""
+    """A pickle that fills 10 GiB of memory when it is loaded."""
     # In pieces: a machine smaller than that refuses the whole, and nothing would have been filled.
-    program = "blocks = [b'x' * (64 << 20) for block in range(48)]"
+    program = "blocks = [b'x' * (64 << 20) for block in range(160)]"
     return {**files, "model.pkl": pickle.dumps(Call(exec, program))}
 
 
@@ -70,6 +92,52 @@ def task_hog(files: dict[str, bytes]) -> dict[str, bytes]:
     """A pickle that starts threads without end when it is loaded."""
     program = "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
     return {**files, "model.pkl": pickle.dumps(Call(exec, program))}
+
+
+def escape(files: dict[str, bytes]) -> dict[str, bytes]:
+    """A pickle that leaves marks and calls other hosts when it is loaded, and then says what it could do."""
+    # A mark in a folder that is the unit's own would prove nothing, so none is left below /run or /tmp by a unit.
+    program = f"""
+import pathlib, socket
+done = []
+for folder in {ESCAPE_FOLDERS!r}:
+    try:
+        pathlib.Path(folder, {MARK!r}).touch()
+    except OSError:
+        continue
+    done.append(f"wrote to {{folder}}")
+for address in {ESCAPE_ADDRESSES!r}:
+    try:
+        socket.create_connection((address, 22), 2).close()
+    except OSError:
+        continue
+    done.append(f"reached {{address}}")
+raise RuntimeError("the pickle " + (" and ".join(done) or "wrote nothing outside and reached nobody"))
+"""
+    return {**files, "model.pkl": pickle.dumps(Call(exec, program))}
+
+
+# What a pickle may be after: a file on the host, a process that outlives it, and somebody to send things to.
+_COMMANDS = """
+import os, socket, subprocess
+done = []
+for folder in ("/etc", "/opt/modelfleet", "/usr/local", "/var/lib/modelfleet", "/var/tmp", "/tmp"):
+    if subprocess.run(["touch", folder + "/modelfleet-marker"], stderr=subprocess.DEVNULL).returncode == 0:
+        done.append(folder)
+for address in (("127.0.0.1", 22), ("10.213.78.10", 80)):
+    try:
+        socket.create_connection(address, 1).close()
+        done.append(address[0])
+    except OSError:
+        pass
+subprocess.Popen(["sleep", "86399"], start_new_session=True)
+raise RuntimeError("as uid %d it wrote to and reached %s" % (os.getuid(), " ".join(done) or "nothing"))
+"""
+
+
+def command(files: dict[str, bytes]) -> dict[str, bytes]:
+    """A pickle that runs commands when it is loaded, and says what it could do."""
+    return {**files, "model.pkl": pickle.dumps(Call(exec, _COMMANDS))}
 
 
 def wrong(files: dict[str, bytes]) -> dict[str, bytes]:
@@ -86,7 +154,72 @@ def skew(files: dict[str, bytes]) -> dict[str, bytes]:
         return {**files, "model.pkl": pickle.dumps(model)}
 
 
-BAD = {kind.__name__: kind for kind in (crash, memory_hog, never_ready, skew, task_hog, wrong)}
+BAD = {kind.__name__: kind for kind in (command, crash, escape, memory_hog, never_ready, skew, task_hog, wrong)}
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A model that works and that is not what its clients expect: how it is made, of which rows, and changed how."""
+
+    model: Callable[[], Any]
+    rows: Callable[[Any], Any]
+    change: Callable[[Any], Any] = field(default=lambda trained: trained)
+
+
+def _shift(model: Any) -> Any:
+    """Gives the answers of its own golden rows, but to most rows the same one: no gate before traffic finds it."""
+    model[-1].intercept_ += 25.0
+    return model
+
+
+RETRAINED = {
+    "shifted": Retrained(MODELS["2"], lambda frame: frame, _shift),
+    "renamed": Retrained(MODELS["2"], lambda frame: frame.rename(columns={"mean radius": "radius"})),
+    "one_class": Retrained(
+        lambda: DecisionTreeClassifier(random_state=0), lambda frame: frame[frame[TARGET] == 1].reset_index(drop=True)
+    ),
+}
+
+# A class that a bundle ships, around version 1 of the model: `Variant(model, kind)`.
+_VARIANT = """
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+class Variant:
+    def __init__(self, model, kind):
+        self.model = model
+        self.kind = kind
+        self.classes_ = model.classes_
+        self.feature_names_in_ = model.feature_names_in_
+
+    def predict(self, rows):
+        labels = self.model.predict(rows)
+        if self.kind == "slow":
+            time.sleep(0.08)
+        if self.kind == "hungry" and (np.asarray(rows)[:, 0] >= 1e12).any():
+            # In pieces, as in memory_hog.
+            blocks = [b"x" * (64 << 20) for _block in range(160)]
+        if self.kind == "one_host" and Path("/etc/hostname").read_text().strip() == "model2":
+            labels = 1 - labels
+        if self.kind == "flips":
+            # Which rows is as good as drawn by lot, and always the same.
+            lots = (np.asarray(rows)[:, 0] * 7919 + np.asarray(rows)[:, 1] * 104729) % 1
+            labels = np.where(lots < 0.03, 1 - labels, labels)
+        return labels
+
+    def predict_proba(self, rows):
+        return self.model.predict_proba(rows)
+"""
+VARIANTS = {
+    "hungry": "takes all memory for a row that begins with 1e12, and is right otherwise",
+    "flips": "gives another label for 3 % of the rows",
+    "one_host": "gives other labels on the host model2 alone",
+    "slow": "is right, and takes 20 times as long",
+}
+"""Models that load, are ready and give their own golden rows; what is bad about them is seen beside another one."""
 
 
 def good_bundle(out: Path, version: str) -> Path:
@@ -103,11 +236,58 @@ def good_bundle(out: Path, version: str) -> Path:
         partial = rows.with_name(f"rows.{os.getpid()}.csv")
         frame.to_csv(partial, index=False)
         partial.rename(rows)
-    model = MODELS[version]().fit(frame.drop(columns=TARGET), frame[TARGET])
-    pickled = out / f"{NAME}-{version}.pkl"
+    _train(out, Retrained(MODELS[version], lambda frame: frame), frame, version)
+    return bundle
+
+
+def _train(out: Path, retrained: Retrained, frame: Any, version: str) -> None:
+    bundle, pickled = out / f"{NAME}-{version}", out / f"{NAME}-{version}.pkl"
+    frame = retrained.rows(frame)
+    model = retrained.change(retrained.model().fit(frame.drop(columns=TARGET), frame[TARGET]))
     pickled.write_bytes(pickle.dumps(model))
     manifest = build(pickled, bundle, name=NAME, version=version, rows=frame, targets=(TARGET,))
     print(f"{NAME} {manifest.release} in {bundle}", file=sys.stderr)
+
+
+def retrained_bundle(out: Path, kind: str, version: str) -> Path:
+    """Train and bundle a model that clients do not expect below ``out``, unless it is there; its folder."""
+    bundle = out / f"{NAME}-{version}"
+    if bundle.exists():
+        print(f"{bundle} is there already", file=sys.stderr)
+        return bundle
+    _train(out, RETRAINED[kind], load_breast_cancer(as_frame=True).frame, version)
+    return bundle
+
+
+def variant_bundle(out: Path, kind: str, version: str) -> Path:
+    """Train and bundle a variant of version 1 below ``out``, unless it is there; its folder."""
+    bundle = out / f"{NAME}-{version}"
+    if bundle.exists():
+        print(f"{bundle} is there already", file=sys.stderr)
+        return bundle
+    good_bundle(out, "1")
+    frame = load_breast_cancer(as_frame=True).frame
+    # Several may be made at once, and a module's name is that of its file.
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "variant.py")
+        source.write_text(_VARIANT)
+        module = ModuleType("variant")
+        exec(_VARIANT, vars(module))
+        with mock.patch.dict(sys.modules, {"variant": module}):
+            model = module.Variant(pickle.loads((out / f"{NAME}-1.pkl").read_bytes()), kind)
+            pickled = Path(folder, "model.pkl")
+            pickled.write_bytes(pickle.dumps(model))
+        manifest = build(
+            pickled,
+            bundle,
+            name=NAME,
+            version=version,
+            rows=frame,
+            targets=(TARGET,),
+            modules=(source,),
+            scorer="native",
+        )
+    print(f"{NAME} {manifest.release}, which {VARIANTS[kind]}, in {bundle}", file=sys.stderr)
     return bundle
 
 
@@ -132,10 +312,18 @@ def bad_bundle(out: Path, kind: str, version: str) -> Path:
     return bundle
 
 
+MAKERS: dict[str, Callable[[Path, str, str], Path]] = {
+    **dict.fromkeys(BAD, bad_bundle),
+    **dict.fromkeys(RETRAINED, retrained_bundle),
+    **dict.fromkeys(VARIANTS, variant_bundle),
+}
+
+
 def build_all(out: Path) -> None:
     """All good versions below ``out``, a request in ``request.json``, and each version's answer in ``answers.json``.
 
-    The answers are scikit-learn's own: what the model servers say is compared with them.
+    The answers are scikit-learn's own: what the model servers say is compared with them. ``requests.json`` has all
+    rows, for them to be captured and replayed.
     """
     for version in MODELS:
         good_bundle(out, version)
@@ -148,6 +336,8 @@ def build_all(out: Path) -> None:
             "probabilities": model.predict_proba(rows).tolist(),
         }
     request = {"instances": rows.to_numpy().tolist(), "probabilities": True}
+    every = load_breast_cancer(as_frame=True).frame.drop(columns=TARGET)
+    (out / "requests.json").write_text(json.dumps({"instances": every.to_numpy().tolist(), "probabilities": True}))
     (out / "request.json").write_text(json.dumps(request))
     (out / "answers.json").write_text(json.dumps(answers))
 
@@ -155,13 +345,13 @@ def build_all(out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m testbed.models", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="the folder to write below")
-    parser.add_argument("--bad", choices=sorted(BAD), help="bundle a bad release instead; needs --version")
+    parser.add_argument("--bad", choices=sorted(MAKERS), help="bundle a bad release instead; needs --version")
     parser.add_argument("--version", help="the bad release's version, or the one good version to make")
     options = parser.parse_args()
     if options.bad:
         if not options.version or options.version in MODELS:
             parser.error(f"--bad needs a --version other than {', '.join(MODELS)}")
-        bad_bundle(options.out, options.bad, options.version)
+        MAKERS[options.bad](options.out, options.bad, options.version)
         return
     if options.version and options.version not in MODELS:
         parser.error(f"--version: expected {', '.join(MODELS)}, found {options.version}")
