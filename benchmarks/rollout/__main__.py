@@ -7,6 +7,7 @@ are ratios of medians of commands that take turns in one run, so that what else 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -14,11 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
+from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import SIGNATURE, read_seal
 from ansible_collections.modelfleet.onprem.plugins.module_utils._env import env_name, read_python
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import Layout
+from ansible_collections.modelfleet.onprem.plugins.module_utils._signature import sign
 from ansible_collections.modelfleet.onprem.plugins.modules import model_env
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.wheelhouse import (
     Target,
@@ -29,23 +35,38 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.wheelhouse impor
 )
 from model_server.bundle.lock import lock as lock_of
 
+from benchmarks import readme
 from benchmarks.figures import Figures, machine
-from testbed import engine, fleet, image, models
+from benchmarks.rollout import several, size, swap, table
+from testbed import fleet, models
 from testbed.command import ROOT, STATE, StepError
 from testbed.inventory import read_fleet
 from testbed.load import Load
 from testbed.playbook import ansible, playbook
 
+NAME = "rollout"
 INVENTORY = ROOT / "inventories" / "demo"
 BUNDLES = STATE / "bundles"
 URL = "http://127.0.0.1:18080/tumour/predict"
 REQUESTS = 20_000
 ROUNDS = 5
+REPLAYED = 2000
 BEFORE_SECONDS = 5.0
 
 
 def main() -> int:
-    figures = Figures("rollout")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rollout", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument(
+        "command",
+        nargs="?",
+        choices=("run", "table"),
+        default="run",
+        help="run: the figures (default); table: write README's table from the stored figures",
+    )
+    if parser.parse_args().command == "table":
+        readme.write(NAME, table.section(readme.stored(NAME)))
+        return 0
+    figures = Figures(NAME)
     figures.note(machine=machine())
     try:
         _prepare()
@@ -58,7 +79,12 @@ def main() -> int:
         playbook(INVENTORY, "retire", service="tumour")
         _under_load(figures, "rollback_cold", _roll_back)
         _ratios(figures)
+        _journal(figures)
+        _gates(figures)
         _env_build(figures)
+        several.measure(figures)
+        swap.measure(figures)
+        size.measure(figures)
     except StepError as error:
         print(f"bench-rollout: {error}", file=sys.stderr)
         return 1
@@ -66,8 +92,6 @@ def main() -> int:
 
 
 def _prepare() -> None:
-    engine.ensure()
-    image.ensure()
     fleet.up(read_fleet(INVENTORY))
     models.build_all(BUNDLES)
     playbook(INVENTORY, "provision")
@@ -91,7 +115,7 @@ def _under_load(figures: Figures, strategy: str, change: Callable[[], float]) ->
         load.mark("during")
         seconds = change()
         load.mark("after")
-        while load.sent < REQUESTS and load.failed == 0:
+        while load.sent < REQUESTS and load.failed == 0 and load.now < load.plan.seconds:
             time.sleep(0.1)
     result = load.result
     phases = {phase["name"]: phase for phase in result["phases"]}
@@ -125,6 +149,87 @@ def _ratios(figures: Figures) -> None:
     figures.note(seconds={name: [round(value, 2) for value in values] for name, values in taken.items()})
     figures.add("rollback_warm_over_ping", round(medians["warm"] / medians["ping"], 2), "<= 2")
     figures.add("noop_deploy_over_ping", round(medians["noop"] / medians["ping"], 2), "<= 5")
+
+
+def _journal(figures: Figures) -> None:
+    """What the journal's own tasks take of a deploy that has everything to do but to place the release.
+
+    Their durations are Ansible's own, summed: runs with and without them would differ by less than runs do anyway. What
+    the modules write that move routes and drain servers is some milliseconds more, and in none of these.
+    """
+    added = []
+    for turn in range(ROUNDS):
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ.update(ANSIBLE_CALLBACKS_ENABLED="ansible.builtin.junit", JUNIT_OUTPUT_DIR=folder)
+            try:
+                _deploy("32"[turn % 2], strategy="blue_green")
+            finally:
+                del os.environ["ANSIBLE_CALLBACKS_ENABLED"], os.environ["JUNIT_OUTPUT_DIR"]
+            cases = [case for path in Path(folder).glob("*.xml") for case in ElementTree.parse(path).iter("testcase")]
+        added.append(sum(float(case.get("time", 0)) for case in cases if "journal" in case.get("name", "")))
+    figures.note(journal_seconds=[round(seconds, 2) for seconds in added])
+    figures.add("journal_seconds_added", round(statistics.median(added), 2), "<= 1")
+
+
+def _gates(figures: Figures) -> None:
+    """What gates add to a blue/green deploy: all that are put by default, a signature and 2,000 rows replayed, over the
+    least.
+
+    The two deploys take turns, from one release to the other and back. The idle slot is stopped before each, and what a
+    host remembers of having tried a release is removed, for a release is new to it as a rule.
+    """
+    least = dict.fromkeys(("contract", "environment", "load", "golden", "latency"), "off")
+    replay = {"mode": "enforce", "rows": REPLAYED, "min_rows": REPLAYED, "max_flip_rate": 0.5, "inconclusive": "fail"}
+    services: dict[str, dict[str, Any]] = {
+        "least": {"gates": least},
+        "all": {"gates": {"replay": replay}, "allowed_signers": _sign("1", "2")},
+    }
+    _deploy_with({}, "1")
+    taken: dict[str, list[float]] = {policy: [] for policy in services}
+    for turn in range(2 * ROUNDS):
+        # Each policy meets both releases, and both orders.
+        policy = list(services)[(turn + turn // 2) % 2]
+        playbook(INVENTORY, "retire", service="tumour")
+        _forget_trials()
+        _fill_captures()
+        taken[policy].append(_deploy_with(services[policy], "21"[turn % 2]))
+    medians = {policy: statistics.median(seconds) for policy, seconds in taken.items()}
+    figures.note(seconds={policy: [round(it, 2) for it in seconds] for policy, seconds in taken.items()})
+    figures.add("gates_seconds_added", round(medians["all"] - medians["least"], 2), "<= 6")
+
+
+def _sign(*versions: str) -> str:
+    """Sign bundles with a key of the benchmark's own; its line of allowed signers. Their digests stay as they are."""
+    with tempfile.TemporaryDirectory() as folder:
+        key = Path(folder, "bench")
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bench", "-f", key], check=True)
+        for version in versions:
+            bundle = BUNDLES / f"tumour-{version}"
+            (bundle / SIGNATURE).write_bytes(sign(read_seal(bundle).manifest, key))
+        return f"bench {key.with_suffix('.pub').read_text()}"
+
+
+def _deploy_with(keys: dict[str, Any], version: str) -> float:
+    """Deploy a version of the service as the inventory has it, with more ``keys``, and all requests captured."""
+    service = {"port": 8101, "capture_share": 1, **keys}
+    bundle = str(BUNDLES / f"tumour-{version}")
+    services = {"tumour": service}
+    return playbook(INVENTORY, "deploy", service="tumour", bundle=bundle, modelfleet_services=services).seconds
+
+
+def _forget_trials() -> None:
+    find = "find /var/lib/modelfleet -name trial.json -delete"
+    ansible("ansible", "--inventory", str(INVENTORY), "model_hosts", "--become", "--args", find)
+
+
+def _fill_captures() -> None:
+    """Have every host capture at least as many rows as are replayed: the balancer gives each its turn."""
+    body = (BUNDLES / "requests.json").read_bytes()
+    hosts = len(read_fleet(INVENTORY).hosts)
+    for _request in range(hosts * -(-REPLAYED // len(json.loads(body)["instances"]))):
+        headers = {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(URL, body, headers), timeout=30) as answer:
+            answer.read()
 
 
 def _env_build(figures: Figures) -> None:

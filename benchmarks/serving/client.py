@@ -51,6 +51,20 @@ class Target:
     body: bytes = b""
     method: str = "POST"
 
+    def request(self) -> bytes:
+        """All that is sent for it."""
+        head = f"{self.method} {self.path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n"
+        return f"{head}Content-Length: {len(self.body)}\r\n\r\n".encode() + self.body
+
+    def exchange(self) -> bytes:
+        """All that is sent back, its head too. Raises StepError when it is not a 200."""
+        answer = b""
+        with socket.create_connection((HOST, self.port), timeout=30) as connection:
+            connection.sendall(self.request())
+            while not _is_whole(answer):
+                answer += connection.recv(65536)
+        return answer
+
     def ask(self, timeout: float = 30) -> bytes:
         """The answer's body. Raises OSError or HTTPException when there is none, StepError when it is not a 200."""
         connection = http.client.HTTPConnection(HOST, self.port, timeout=timeout)
@@ -86,8 +100,7 @@ def latencies(target: Target, rate: float, seconds: float) -> list[float]:
     An open loop: what is due while all connections wait for answers is sent late, and its wait counts. Waits by asking
     again and again rather than by sleeping, since a timer of the system is as coarse as what is measured.
     """
-    head = f"{target.method} {target.path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n"
-    request = f"{head}Content-Length: {len(target.body)}\r\n\r\n".encode() + target.body
+    request = target.request()
     taken: list[float] = []
     with contextlib.ExitStack() as stack:
         stack.enter_context(_alone())
@@ -123,7 +136,7 @@ def latencies(target: Target, rate: float, seconds: float) -> list[float]:
 def _is_whole(answer: bytes) -> bool:
     """Whether all of an answer is there. Raises StepError when it is not a 200."""
     head, end, body = answer.partition(b"\r\n\r\n")
-    if not answer.startswith(b"HTTP/1.1 200 "):
+    if answer and not answer.startswith(b"HTTP/1.1 200 "):
         raise StepError(f"expected HTTP/1.1 200, found {answer[:80].decode(errors='replace')!r}")
     length = _LENGTH.search(head)
     return bool(end) and length is not None and len(body) >= int(length[1])

@@ -159,13 +159,12 @@ class Server:
         return total
 
     def waited(self) -> float:
-        """The share of the time it had work for in which its processes waited for a processor: near 0 when alone."""
-        ran = waited = 0
+        """For how many seconds its processes have had work and waited for a processor that something else had."""
+        waited = 0
         for number in self.members():
             with contextlib.suppress(OSError):
-                on, off, _turns = Path(f"/proc/{number}/schedstat").read_text().split()
-                ran, waited = ran + int(on), waited + int(off)
-        return waited / max(1, ran + waited)
+                waited += int(Path(f"/proc/{number}/schedstat").read_text().split()[1])
+        return waited / 1e9
 
     def _last_line(self) -> str:
         return last_line(self._log.read_text(errors="replace"))

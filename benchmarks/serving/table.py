@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import RESULTS
+from benchmarks import readme
 from benchmarks.serving.models import MODELS
 from benchmarks.serving.peers import PEERS
-from testbed.command import ROOT
 
-README = ROOT / "README.md"
-BEGIN, END = "<!-- serving figures: begin -->\n", "<!-- serving figures: end -->\n"
+NAME = "serving"
 _OURS = "model_server"
 _WORKLOADS = {
     "linear": "linear",
@@ -51,23 +47,18 @@ def section(lines: Iterable[Mapping[str, Any]]) -> str:
     kept = list(lines)
     facts = next(line for line in kept if "machine" in line)
     machine, effort = facts["machine"], next(line for line in kept if "rounds" in line and "seconds" in line)
+    half = next(line for line in kept if line.get("workload") == "half_load")
+    p50, p99 = half["p50_us"], half["p99_us"]
     models = "; ".join(f"{_WORKLOADS[name]}: {MODELS[name].title}" for name in _WORKLOADS if name in MODELS)
     return (
         f"{table(kept)}\n{machine['processor']}, {machine['processors']} processors, Python {machine['python']}: a "
         f"worker on one of them, wrk {facts['wrk'].partition('-')[0]} with 8 kept connections on the other, medians of "
-        f"{effort['rounds']} rounds in turns. One row of 30 features a request. {models}.\n"
+        f"{effort['rounds']} rounds in turns. One row of 30 features a request. {models}. At half load, "
+        f"{half['rate']:,} requests/s, p50 is {p50[_OURS]} µs and p99 {p99[_OURS]} µs; of a bare loop of epoll that "
+        f"answers the same bytes, {p50['floor']} and {p99['floor']} µs.\n"
     )
 
 
-def stored() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (RESULTS / "serving.jsonl").read_text().splitlines()]
-
-
-def write(readme: Path = README) -> None:
-    """Put the section between its marks. Raises ValueError when the marks are not there."""
-    text = readme.read_text()
-    if not 0 <= text.find(BEGIN) < text.find(END):
-        raise ValueError(f"{readme}: expected the lines {BEGIN.strip()} and {END.strip()}")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}{section(stored())}{END}{after}")
+def write() -> None:
+    """Make README's section anew."""
+    readme.write(NAME, section(readme.stored(NAME)))

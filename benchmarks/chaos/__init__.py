@@ -1,0 +1,1 @@
+"""Faults in the middle of rollouts, on a fleet of the testbed."""

@@ -1,0 +1,122 @@
+"""``make chaos``: what breaks in the middle of rollouts, and what clients lose by it.
+
+Each trial deploys to a service under load, breaks something at a random moment, mends it, and has the rollout finished
+or undone. It is survived if the right version serves then, ``status.yml -e verify=true`` finds that routes, files,
+hosts and journal agree, and no request was lost but those in flight on what was killed. The seed that is printed gives
+the same trials at the same moments again. ``--minutes`` ends it early: every fault comes once before any comes again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import sys
+import time
+from collections.abc import Iterator
+
+from benchmarks.chaos import together
+from benchmarks.chaos.faults import FAULTS, KILLED_CONTROLLER
+from benchmarks.chaos.trial import BUNDLES, INVENTORY, STRATEGIES, Outcome, Trial, run
+from benchmarks.figures import Figures, machine
+from testbed import engine, fleet, image, models
+from testbed.command import StepError, say
+from testbed.inventory import read_fleet
+from testbed.playbook import playbook
+
+KILLS = 60
+PAIRS = 20
+MOMENTS = ((0.0, 0.15), (0.15, 0.85), (0.85, 1.1))
+"""Before a host's turn, in the midst of it, and after it, as shares of what a deploy takes."""
+
+
+def plan(chance: random.Random) -> Iterator[Trial]:
+    """Every trial, in an order in which each fault and each way out comes early."""
+    ways = itertools.cycle(("resume", "rollback"))
+    services = itertools.cycle(STRATEGIES)
+    kills = iter([Trial(next(services), KILLED_CONTROLLER, chance.uniform(0, 1.05), next(ways)) for _ in range(KILLS)])
+    faults = [
+        Trial(next(services), fault, chance.uniform(*moment), "again" if place % 2 else "rollback")
+        for place, (moment, fault) in enumerate(itertools.product(MOMENTS, FAULTS))
+    ]
+    for trial in faults:
+        yield trial
+        yield from itertools.islice(kills, 1)
+    yield from kills
+
+
+def prepare() -> dict[str, float]:
+    """Bring the fleet up with version 1 of every service; the seconds that a deploy to each takes."""
+    engine.ensure()
+    image.ensure()
+    fleet.up(read_fleet(INVENTORY))
+    models.build_all(BUNDLES)
+    playbook(INVENTORY, "provision")
+    taken = {}
+    for service in STRATEGIES:
+        for version in ("2", "1"):
+            bundle = str(BUNDLES / f"tumour-{version}")
+            taken[service] = playbook(INVENTORY, "deploy", service=service, bundle=bundle).seconds
+    return taken
+
+
+def table(outcomes: list[Outcome]) -> list[str]:
+    """A line a trial, and what it came to."""
+    rows = [("trial", "seconds", "sent", "lost", "may be lost", "outcome")]
+    for outcome in outcomes:
+        allowed = "any" if outcome.allowed is None else str(outcome.allowed)
+        figures = (f"{outcome.seconds:.0f}", str(outcome.sent), str(outcome.lost), allowed)
+        rows.append((outcome.trial, *figures, outcome.problem[:200] or "survived"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="of all randomness")
+    parser.add_argument("--minutes", type=float, help="begin no trial after so long")
+    parser.add_argument("--keep", action="store_true", help="leave the fleet up")
+    parser.add_argument("--no-store", action="store_true", help="keep the stored figures as they are")
+    options = parser.parse_args()
+    say(f"seed {options.seed}")
+    chance = random.Random(options.seed)
+    figures = Figures("chaos")
+    figures.note(machine=machine(), seed=options.seed)
+    started = time.monotonic()
+
+    def late() -> bool:
+        return options.minutes is not None and time.monotonic() - started > 60 * options.minutes
+
+    outcomes: list[Outcome] = []
+    try:
+        usual = prepare()
+        for trial in plan(chance):
+            if late():
+                break
+            outcomes.append(run(trial, usual[trial.service], chance))
+            say(table(outcomes[-1:])[1])
+        for number in range(PAIRS):
+            if late() and number:
+                break
+            outcomes.append(together.run("swap", number))
+            say(table(outcomes[-1:])[1])
+    except StepError as error:
+        say(f"chaos: {error}")
+        return 1
+    finally:
+        if not options.keep:
+            fleet.down(read_fleet(INVENTORY))
+    for line in table(outcomes):
+        say(line)
+    survived = sum(not outcome.problem for outcome in outcomes)
+    figures.note(requests_sent=sum(outcome.sent for outcome in outcomes), requests_failed=sum(o.lost for o in outcomes))
+    figures.add("chaos_tried", len(outcomes), ">= 1")
+    figures.add("chaos_survived", survived, f">= {len(outcomes)}")
+    figures.add("chaos_requests_lost", sum(outcome.excess for outcome in outcomes), "== 0")
+    return figures.close(store=not options.no_store)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""What can break: each fault breaks one thing on the fleet, and mends it again.
+
+A fault says whether requests may be lost with what it breaks: those that were in flight on it, one a connection.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from testbed import fleet as hosts
+from testbed.command import StepError, run, succeeds
+from testbed.engine import docker
+from testbed.fleet import container_name
+from testbed.inventory import Fleet
+
+SMALL_DISK = 256 * 1024
+"""Bytes that are left to a file system that is to be full, before they are filled, too."""
+
+
+@dataclass
+class Scene:
+    """Where a fault happens: the fleet, the run of Ansible that it interrupts, and where its randomness is from."""
+
+    fleet: Fleet
+    playbook: subprocess.Popen[str]
+    random: random.Random
+    chosen: dict[str, str] = field(default_factory=dict)
+
+    def choose(self, group: str) -> str:
+        """A host whose name begins so, the same one for as long as the fault lasts."""
+        names = [host.name for host in self.fleet.hosts if host.name.startswith(group)]
+        return self.chosen.setdefault(group, self.random.choice(names))
+
+    def on(self, name: str, *command: str, timeout: float = 60) -> str:
+        """Run a command as root on a host, not by way of SSH."""
+        return run([*docker(), "exec", self._container(name), *command], timeout=timeout)
+
+    def engine(self, verb: str, name: str) -> None:
+        """Have the engine do something to a host."""
+        run([*docker(), verb, self._container(name)], timeout=60)
+
+    def _container(self, name: str) -> str:
+        host = next(host for host in self.fleet.hosts if host.name == name)
+        return container_name(self.fleet, host)
+
+
+def _nothing(_scene: Scene) -> None:
+    """What ends a fault that is over at once."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that breaks. ``loses`` says what is killed, and with it the requests in flight on it; nothing if empty.
+
+    ``seconds`` it lasts at the least; the rollout may come to its end meanwhile, or wait for it to be over.
+    """
+
+    name: str
+    begin: Callable[[Scene], None]
+    end: Callable[[Scene], None] = _nothing
+    loses: str = ""
+    seconds: float = 0.0
+
+
+def _kill_controller(scene: Scene) -> None:
+    # The whole group: what Ansible has forked dies with it, as when the machine goes.
+    if scene.playbook.poll() is None:
+        os.killpg(scene.playbook.pid, signal.SIGKILL)
+
+
+def _power_off(group: str) -> Callable[[Scene], None]:
+    def act(scene: Scene) -> None:
+        # A machine without power refuses no connection, as a container does for a moment whose programs are gone.
+        scene.on(scene.choose(group), "ip", "link", "set", "eth0", "down")
+        hosts.kill(scene.fleet, scene.choose(group))
+
+    return act
+
+
+def _power_on(scene: Scene) -> None:
+    hosts.up(scene.fleet)
+
+
+def _freeze(scene: Scene) -> None:
+    # The kernel may not manage to stop everything at the first try.
+    for attempt in range(5):
+        try:
+            scene.engine("pause", scene.choose("model"))
+        except StepError:
+            if attempt == 4:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
+def _thaw(scene: Scene) -> None:
+    scene.engine("unpause", scene.choose("model"))
+
+
+def _cut_ssh(scene: Scene) -> None:
+    """End every SSH session on a host, in the middle of what it does."""
+    scene.on(scene.choose("model"), "sh", "-c", "pkill -KILL -f '^sshd(-session)?: ' || :")
+
+
+def _run_on(group: str, *command: str) -> Callable[[Scene], None]:
+    def act(scene: Scene) -> None:
+        scene.on(scene.choose(group), *command)
+
+    return act
+
+
+def _haproxy(verb: str) -> Callable[[Scene], None]:
+    return _run_on("lb", "systemctl", verb, "haproxy")
+
+
+def _fill(group: str, folder: str) -> Callable[[Scene], None]:
+    """A small file system with the same content takes the folder's place, and is filled."""
+    program = f"""
+        used=$(du --summarize --block-size=1 {folder} | cut -f1)
+        mount -t tmpfs -o size=$((used + {SMALL_DISK})),mode=755 tmpfs /mnt
+        cp --archive {folder}/. /mnt
+        mount --move /mnt {folder} || {{ umount /mnt; exit 1; }}
+        dd if=/dev/zero of={folder}/.filling bs=4k 2>/dev/null || :
+    """
+    return _run_on(group, "sh", "-ec", program)
+
+
+def _free(group: str, folder: str) -> Callable[[Scene], None]:
+    """What was written meanwhile goes to where the folder was before."""
+    program = f"""
+        rm --force {folder}/.filling
+        cp --archive {folder} /root/kept
+        umount {folder}
+        find {folder} -mindepth 1 -delete
+        cp --archive /root/kept/. {folder}
+        rm --recursive --force /root/kept
+    """
+    return _run_on(group, "sh", "-ec", program)
+
+
+def _shift_clock(scene: Scene) -> None:
+    """Every program that is started from now on believes that it is an hour later."""
+    host = scene.choose("model")
+    if not succeeds([*docker(), "exec", f"{scene.fleet.name}-{host}", "test", "-e", "/usr/bin/faketime"]):
+        scene.on(host, "apt-get", "install", "--quiet", "--yes", "--no-install-recommends", "faketime", timeout=300)
+    scene.on(
+        host, "sh", "-ec", "echo +3600s >/etc/faketimerc; find /usr/lib -name libfaketime.so.1 >/etc/ld.so.preload"
+    )
+
+
+def _set_clock(scene: Scene) -> None:
+    scene.on(scene.choose("model"), "rm", "--force", "/etc/ld.so.preload", "/etc/faketimerc")
+
+
+def _address(scene: Scene, name: str) -> str:
+    return next(host.address for host in scene.fleet.hosts if host.name == name)
+
+
+def _drop(scene: Scene) -> None:
+    """One balancer and one host do not hear of each other any more; both say nothing, as a cut cable does."""
+    target = _address(scene, scene.choose("model"))
+    scene.on(scene.choose("lb"), "ip", "route", "add", "blackhole", f"{target}/32")
+
+
+def _restore(scene: Scene) -> None:
+    target = _address(scene, scene.choose("model"))
+    scene.on(scene.choose("lb"), "ip", "route", "del", "blackhole", f"{target}/32")
+
+
+def _slow(scene: Scene) -> None:
+    scene.on(
+        scene.choose("model"), "tc", "qdisc", "add", "dev", "eth0", "root", "netem", "delay", "150ms", "loss", "2%"
+    )
+
+
+def _fast(scene: Scene) -> None:
+    scene.on(scene.choose("model"), "tc", "qdisc", "del", "dev", "eth0", "root")
+
+
+KILLED_CONTROLLER = Fault("the controller is killed", _kill_controller)
+
+FAULTS: tuple[Fault, ...] = (
+    Fault("a host loses its power", _power_off("model"), _power_on, loses="the host"),
+    Fault("a host hangs", _freeze, _thaw, loses="the host", seconds=8),
+    Fault("SSH to a host is cut", _cut_ssh),
+    Fault("a balancer loses its power", _power_off("lb"), _power_on, loses="the balancer"),
+    Fault("a balancer is restarted", _haproxy("restart"), loses="the balancer"),
+    Fault("a balancer is reloaded", _haproxy("reload")),
+    Fault("a host's disk is full", _fill("model", "/var/lib/modelfleet"), _free("model", "/var/lib/modelfleet")),
+    Fault("a balancer's disk is full", _fill("lb", "/var/lib/modelfleet"), _free("lb", "/var/lib/modelfleet")),
+    Fault("a host's clock is an hour off", _shift_clock, _set_clock),
+    Fault("a balancer does not reach a host", _drop, _restore, seconds=6),
+    Fault("the network of a host is slow", _slow, _fast, seconds=6),
+)

@@ -1,0 +1,43 @@
+"""Two deploys that are started in the same moment: one wins, and the other is refused before it changes anything."""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.chaos.trial import BUNDLES, INVENTORY, ROLLOUT_SECONDS, Outcome, deploy, entrance, load, serving
+from testbed.command import StepError
+from testbed.inventory import read_fleet
+from testbed.playbook import playbook
+
+
+def run(service: str, number: int) -> Outcome:
+    """Deploy versions 1 and 2 at once where version 3 serves; exactly one of them serves afterwards."""
+    fleet = read_fleet(INVENTORY)
+    started = time.monotonic()
+    problem = ""
+    playbook(INVENTORY, "deploy", service=service, bundle=str(BUNDLES / "tumour-3"))
+    with load(fleet, service) as clients:
+        runs = {version: deploy(service, version) for version in ("1", "2")}
+        ended = {version: process.communicate(timeout=ROLLOUT_SECONDS)[0] for version, process in runs.items()}
+        winners = [version for version, process in runs.items() if process.returncode == 0]
+        serves = serving(entrance(fleet), service)
+        if len(winners) != 1:
+            tails = {version: output[-300:] for version, output in ended.items()}
+            problem = f"expected one deploy to win, found {winners or 'none'}: {tails}"
+        elif serves != winners[0]:
+            problem = f"expected version {winners[0]}, which won, to serve, found {serves}"
+        else:
+            try:
+                playbook(INVENTORY, "status", service=service, verify=True)
+            except StepError as error:
+                problem = str(error)
+    lost = clients.result["failed"]
+    return Outcome(
+        trial=f"blue_green: two deploys in the same second, {number + 1}",
+        seconds=round(time.monotonic() - started, 1),
+        sent=clients.result["sent"],
+        lost=lost,
+        allowed=0,
+        serves=serves,
+        problem=problem or (f"expected no request to be lost, found {lost}" if lost else ""),
+    )

@@ -1,0 +1,218 @@
+"""One trial: a rollout under load, a fault at some moment of it, and what there is afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from benchmarks.chaos.faults import Fault, Scene
+from testbed.command import ROOT, StepError
+from testbed.inventory import Fleet, read_fleet
+from testbed.load import Load
+from testbed.playbook import playbook
+
+INVENTORY = ROOT / "inventories" / "chaos"
+BUNDLES = ROOT / ".testbed" / "bundles"
+CLIENTS = {"keepalive": 6, "fresh": 2}
+RATE = 40
+ROLLOUT_SECONDS = 240
+SETTLE_SECONDS = 20
+STRATEGIES = {"basic": "basic", "rolling": "rolling", "swap": "blue_green"}
+"""The services of the inventory, and the strategy of each."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is tried: a deploy to ``service`` meets ``fault`` after a share ``moment`` of the time that it takes.
+
+    ``then`` is what is done about it, where the rollout was cut short: ``resume``, ``again`` (the very same deploy) or
+    ``rollback``.
+    """
+
+    service: str
+    fault: Fault
+    moment: float
+    then: str
+
+    @property
+    def strategy(self) -> str:
+        return STRATEGIES[self.service]
+
+    def __str__(self) -> str:
+        return f"{self.strategy}: {self.fault.name} after {self.moment:.0%}, then {self.then}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a trial. ``problem`` says what is not as promised, nothing if all is.
+
+    ``lost`` of the requests ``sent`` failed, ``allowed`` of them may have; None where any may, as in the strategy
+    basic.
+    """
+
+    trial: str
+    seconds: float
+    sent: int
+    lost: int
+    allowed: int | None
+    serves: str
+    problem: str
+
+    @property
+    def excess(self) -> int:
+        """Requests that were lost and should not have been."""
+        return 0 if self.allowed is None else max(0, self.lost - self.allowed)
+
+
+def entrance(fleet: Fleet) -> str:
+    """The address that clients use, whichever balancer holds it."""
+    return fleet.floating[0]
+
+
+def serving(address: str, service: str) -> str:
+    """The version that answers at an address now; in words why none does."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/v2/models/{service}", timeout=5) as answer:
+            return str(answer.headers["X-Model-Version"])
+    except (urllib.error.URLError, OSError) as error:
+        return f"none ({error})"
+
+
+def deploy(service: str, version: str) -> subprocess.Popen[str]:
+    """A deploy in a process group of its own, so that all of it can be killed."""
+    variables = json.dumps({"service": service, "bundle": str(BUNDLES / f"tumour-{version}")})
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    return subprocess.Popen(
+        [program, f"--inventory={INVENTORY}", "playbooks/deploy.yml", f"--extra-vars={variables}"],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def load(fleet: Fleet, service: str) -> Load:
+    """Clients of a service, who know what scikit-learn itself answers."""
+    url = f"http://{entrance(fleet)}/{service}/predict"
+    expected = json.loads((BUNDLES / "answers.json").read_text())
+    return Load(url, (BUNDLES / "request.json").read_bytes(), **CLIENTS, rate=RATE, expected=expected)
+
+
+def run(trial: Trial, usual_seconds: float, random: Random) -> Outcome:
+    """Try it. ``usual_seconds`` is what the deploy takes when nothing breaks."""
+    fleet = read_fleet(INVENTORY)
+    before = serving(entrance(fleet), trial.service)
+    after = "2" if before == "1" else "1"
+    started = time.monotonic()
+    problem = ""
+    with load(fleet, trial.service) as clients:
+        process = deploy(trial.service, after)
+        scene = Scene(fleet, process, random)
+        time.sleep(trial.moment * usual_seconds)
+        trial.fault.begin(scene)
+        try:
+            time.sleep(trial.fault.seconds)
+            said = _end_of(process)
+        finally:
+            trial.fault.end(scene)
+        try:
+            expected = _recover(trial, fleet, scene, process.returncode, before, after)
+            problem = _settle(trial, fleet, expected)
+        except StepError as error:
+            problem = f"{error}; the deploy had ended with {process.returncode}: {said}"
+    result = clients.result
+    return Outcome(
+        trial=str(trial),
+        seconds=round(time.monotonic() - started, 1),
+        sent=result["sent"],
+        lost=result["failed"],
+        allowed=_allowed(trial),
+        serves=serving(entrance(fleet), trial.service),
+        problem=problem or _too_many(trial, result),
+    )
+
+
+def _allowed(trial: Trial) -> int | None:
+    """One request a connection may be in flight on what is killed; a deploy by ``basic`` is an outage by itself."""
+    if trial.strategy == "basic":
+        return None
+    return sum(CLIENTS.values()) if trial.fault.loses else 0
+
+
+def _too_many(trial: Trial, result: dict[str, Any]) -> str:
+    allowed = _allowed(trial)
+    if allowed is None or result["failed"] <= allowed:
+        return ""
+    return f"expected at most {allowed} requests to be lost, found {result['failed']}: {json.dumps(result['failures'])}"
+
+
+def _end_of(process: subprocess.Popen[str]) -> str:
+    """How the run ended, in the last of its words that say something."""
+    try:
+        output, _ = process.communicate(timeout=ROLLOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, _ = process.communicate()
+        return f"not done after {ROLLOUT_SECONDS} s: {output[-600:]}"
+    lines = [line.strip() for line in output.splitlines() if "msg:" in line or "fatal:" in line or "expected" in line]
+    return " ".join(lines[-6:])
+
+
+def _recover(trial: Trial, fleet: Fleet, scene: Scene, ended: int, before: str, after: str) -> str:
+    """Do what a person would, and the version that is to serve then."""
+    unfinished = any(_is_locked(scene, host.name, trial.service) for host in fleet.hosts if host.name.startswith("lb"))
+    if ended == 0:
+        return after
+    if not unfinished and ended > 0:
+        # It has ended by itself: it failed, and put everything back. The next deploy must work.
+        return _again(trial, after) if trial.then != "rollback" else before
+    if trial.then == "rollback":
+        # Killed before it had begun or after it was done, it has nothing to be undone.
+        if not unfinished:
+            return serving(entrance(fleet), trial.service)
+        playbook(INVENTORY, "rollback", service=trial.service)
+        return before
+    if trial.then == "resume" and unfinished:
+        playbook(INVENTORY, "resume", service=trial.service)
+        return after
+    return _again(trial, after)
+
+
+def _again(trial: Trial, version: str) -> str:
+    playbook(INVENTORY, "deploy", service=trial.service, bundle=str(BUNDLES / f"tumour-{version}"))
+    return version
+
+
+def _is_locked(scene: Scene, balancer: str, service: str) -> bool:
+    lock = f"/var/lib/modelfleet/rollouts/{service}.lock"
+    return scene.on(balancer, "sh", "-c", f"test -e {lock} && echo locked || :").strip() == "locked"
+
+
+def _settle(trial: Trial, fleet: Fleet, expected: str) -> str:
+    """What is not as it should be once health checks had their time: nothing, if routes, files and journal agree."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        try:
+            playbook(INVENTORY, "status", service=trial.service, verify=True)
+        except StepError as error:
+            if time.monotonic() > deadline:
+                return f"status.yml -e verify=true: {error}"
+            continue
+        break
+    for address in (entrance(fleet), *(host.address for host in fleet.hosts if host.name.startswith("lb"))):
+        found = serving(address, trial.service)
+        if found != expected:
+            return f"expected version {expected} at {address}, found {found}"
+    return ""
