@@ -1,9 +1,12 @@
 # Two commands do everything on a fresh Debian or Ubuntu machine with root or sudo: `make demo` and `make test`.
 SHELL := /bin/sh
 PYTHON := .venv/bin/python
-INVENTORY := inventories/demo
+# A mirror or a proxy may have a certificate that this machine knows and uv does not.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
+export UV_SYSTEM_CERTS ?= 1
+endif
 
-.PHONY: help demo demo-down test lint types unit sanity importer molecule bench-rollout bench-judge bench-serving \
+.PHONY: help demo demo-down test lint types unit sanity importer molecule bench-rollout bench-judge bench-serving soak chaos \
 	collection setup lock clean
 
 help: ## Show these targets
@@ -12,7 +15,7 @@ help: ## Show these targets
 demo: setup ## Bring up a fleet of containers and deploy three versions of a model under load
 	@$(PYTHON) -m testbed.demo
 
-demo-down: setup ## Remove all that the demo made
+demo-down: setup ## Remove all that the demo made; Docker and the wheels in ~/.cache/modelfleet stay
 	@$(PYTHON) -m testbed.demo --down
 
 test: setup ## Everything that CI checks, with the time of each stage
@@ -27,8 +30,15 @@ bench-rollout: setup ## Requests lost and time taken by each strategy, on the de
 bench-judge: setup ## How often the canary's judge is wrong, on simulated traffic
 	@PYTHONPATH=.collections nice -n 15 $(PYTHON) -m benchmarks.judge
 
+chaos: setup ## Break things in the middle of rollouts, and count what clients lose (an hour and more; MINUTES=10 for less)
+	@PYTHONPATH=.collections $(PYTHON) -m benchmarks.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
 bench-serving: setup ## Requests a second of the model server beside other ones, each in its own environment
 	@PYTHONPATH=.collections $(PYTHON) -m benchmarks.serving
+
+soak: setup ## Whether the model server's memory grows under ten minutes of load (MINUTES=5; SCORER=native for scikit-learn itself)
+	@PYTHONPATH=.collections $(PYTHON) -m benchmarks.serving soak $(if $(MINUTES),--minutes $(MINUTES)) \
+		$(if $(SCORER),--scorer $(SCORER))
 
 collection: setup ## Build the collection's tarball into dist/
 	@.venv/bin/ansible-galaxy collection build --force --output-path dist
