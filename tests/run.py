@@ -128,6 +128,9 @@ def importer() -> None:
 def molecule() -> None:
     """The stories, on real systemd hosts."""
     run("python", "-m", "testbed", "engine")
+    # Molecule remembers outside the checkout that it made a fleet, and would not make anew what a restart of the
+    # machine, or another checkout of the same name, took away.
+    run("molecule", "destroy", "--all", MOLECULE_GLOB="molecule/*/molecule.yml")
     run("molecule", "test", "--all", MOLECULE_GLOB="molecule/*/molecule.yml")
 
 
