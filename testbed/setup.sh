@@ -30,7 +30,8 @@ fi
 
 echo "setup: installing the pinned packages of requirements.txt"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "$(grep '^uv==' requirements.txt)"
-.venv/bin/uv pip install --quiet --python .venv/bin/python --requirement requirements.txt
+# Compiled now, for Python may be told to keep nothing of what it compiles, and then each run of Ansible compiles all of it.
+.venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --requirement requirements.txt
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable app
 
 mkdir -p .collections/ansible_collections/modelfleet

@@ -9,9 +9,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +30,9 @@ ENVIRONMENT = {
 NAMESPACE = "ansible_collections.modelfleet.onprem.plugins"
 IN_A_BROWSER = "app/tests/test_clients.py::test_a_person_uses_the_page_in_a_browser_behind_a_balancer"
 LINES_KEPT = 40
+AT_ONCE = min(2, os.cpu_count() or 1)
+stage_name = ContextVar("stage_name", default="")
+building = threading.Lock()
 
 
 class StageFailedError(Exception):
@@ -37,8 +43,15 @@ class StageFailedError(Exception):
         self.end = end
 
 
+def say(line: str) -> None:
+    """A line of a stage, with its name, for two of them may run at once."""
+    name = stage_name.get()
+    sys.stdout.write(f"{name} | {line}\n" if name else f"{line}\n")
+    sys.stdout.flush()
+
+
 def run(*command: str, folder: Path = ROOT, **environment: str) -> None:
-    print(f"$ {' '.join(command)}", flush=True)
+    say(f"$ {' '.join(command)}")
     end: deque[str] = deque(maxlen=LINES_KEPT)
     variables = {**ENVIRONMENT, **environment}
     with subprocess.Popen(
@@ -51,7 +64,7 @@ def run(*command: str, folder: Path = ROOT, **environment: str) -> None:
         errors="replace",
     ) as process:
         for line in process.stdout or ():
-            print(line, end="", flush=True)
+            say(line.rstrip("\n"))
             end.append(line.rstrip("\n"))
     if process.returncode:
         raise StageFailedError(" ".join(command[:4]), list(end))
@@ -83,7 +96,7 @@ def unit() -> None:
         if not shutil.which(program, path=path):
             install(package)
     for test in left_out:
-        print(f"left out, for this distribution has no package of Chromium: {test}", flush=True)
+        say(f"left out, for this distribution has no package of Chromium: {test}")
     run("python", "-m", "pytest", *(f"--deselect={test}" for test in left_out), PATH=path)
 
 
@@ -143,36 +156,46 @@ def install(package: str) -> None:
 
 def build() -> Path:
     """The collection's tarball, built anew."""
-    run("ansible-galaxy", "collection", "build", "--force", "--output-path", str(CACHE / "dist"))
-    return max((CACHE / "dist").glob("*.tar.gz"), key=lambda path: path.stat().st_mtime)
+    with building:
+        folder = CACHE / "dist" / stage_name.get()
+        run("ansible-galaxy", "collection", "build", "--force", "--output-path", str(folder))
+    return max(folder.glob("*.tar.gz"), key=lambda path: path.stat().st_mtime)
 
 
-ALL: tuple[Callable[[], None], ...] = (lint, types, unit, sanity, importer, molecule)
+# The longest first, beside which the others run one by one.
+ALL: tuple[Callable[[], None], ...] = (unit, lint, types, sanity, importer, molecule)
 STAGES = {stage.__name__: stage for stage in ALL}
+ALONE = {"molecule"}
+"""What uses all processors, and whose clients would take a busy machine for a slow service."""
+
+
+def timed(name: str) -> tuple[str, float, StageFailedError | None]:
+    """Run a stage; its name, what it took in seconds, and how it failed, if it did."""
+    stage_name.set(name)
+    say(f"== {STAGES[name].__doc__}")
+    started = time.monotonic()
+    try:
+        STAGES[name]()
+    except StageFailedError as error:
+        return name, time.monotonic() - started, error
+    return name, time.monotonic() - started, None
 
 
 def main(names: list[str]) -> int:
-    results = []
-    ends: dict[str, StageFailedError] = {}
-    for name in names or STAGES:
-        print(f"\n== {name}: {STAGES[name].__doc__}", flush=True)
-        started = time.monotonic()
-        try:
-            STAGES[name]()
-            outcome = "passed"
-        except StageFailedError as error:
-            outcome = f"FAILED: {error}"
-            ends[name] = error
-        results.append((name, time.monotonic() - started, outcome))
+    names = names or list(STAGES)
+    with ThreadPoolExecutor(AT_ONCE) as several:
+        results = list(several.map(timed, [name for name in names if name not in ALONE]))
+    with ThreadPoolExecutor(1) as one:
+        results += one.map(timed, [name for name in names if name in ALONE])
+    ends = {name: error for name, _seconds, error in results if error}
     print()
-    for name, seconds, outcome in results:
-        print(f"{name:10} {seconds:7.1f} s  {outcome}")
-    failed = sum(outcome != "passed" for _name, _seconds, outcome in results)
-    print(f"{len(results) - failed} passed, {failed} failed", flush=True)
+    for name, seconds, error in results:
+        print(f"{name:10} {seconds:7.1f} s  {f'FAILED: {error}' if error else 'passed'}")
+    print(f"{len(results) - len(ends)} passed, {len(ends)} failed", flush=True)
     # Where only the end of the output is shown, this is what there is to see.
     for name, failure in ends.items():
         print(f"\n== {name}: the last lines of {failure}", *failure.end, sep="\n", flush=True)
-    return min(failed, 1)
+    return min(len(ends), 1)
 
 
 if __name__ == "__main__":

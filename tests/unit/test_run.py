@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,9 +32,9 @@ def test_a_failed_command_says_its_last_lines_after_the_table(
     stage("good", lambda: stages.run(sys.executable, "-c", "print('all is well')"))
     stage("bad", lambda: stages.run(sys.executable, "-c", BREAKS))
     assert stages.main(["bad", "good"]) == 1
-    streamed, _, end = capsys.readouterr().out.partition("\nbad ")
-    assert [f"line {number}\n" in streamed for number in (0, 99)] == [True, True]
-    assert "all is well\n" in streamed
+    streamed, _, end = capsys.readouterr().out.partition("\nbad  ")
+    assert [f"\nbad | line {number}\n" in streamed for number in (0, 99)] == [True, True]
+    assert "\ngood | all is well\n" in streamed
     table, _, last = end.partition("\n\n")
     assert table.endswith("1 passed, 1 failed")
     heading, *lines = last.splitlines()
@@ -47,6 +48,29 @@ def test_where_all_pass_nothing_comes_after_the_table(
     stage("good", lambda: stages.run(sys.executable, "-c", "print('all is well')"))
     assert stages.main(["good"]) == 0
     assert capsys.readouterr().out.endswith("passed\n1 passed, 0 failed\n")
+
+
+def test_two_stages_run_at_once_and_what_needs_all_processors_comes_last(
+    stage: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stages, "AT_ONCE", 2)
+    both = threading.Barrier(2, timeout=10)
+    ended: list[str] = []
+
+    def does(name: str) -> Callable[[], None]:
+        def work() -> None:
+            both.wait()
+            ended.append(name)
+
+        return work
+
+    stage("one", does("one"))
+    stage("two", does("two"))
+    monkeypatch.setattr(stages, "ALONE", {"last"})
+    stage("last", lambda: ended.append("last"))
+    assert stages.main(["last", "one", "two"]) == 0
+    assert ended[2:] == ["last"]
+    assert capsys.readouterr().out.endswith("3 passed, 0 failed\n")
 
 
 def test_a_line_is_seen_as_soon_as_it_is_said(tmp_path: Path) -> None:
