@@ -6,7 +6,7 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS ?= 1
 endif
 
-.PHONY: help demo demo-down test lint types unit sanity importer molecule bench-rollout bench-judge bench-serving soak chaos \
+.PHONY: help demo demo-down test lint types unit sanity importer machine molecule bench-rollout bench-judge bench-serving soak chaos \
 	collection setup lock clean
 
 help: ## Show these targets
@@ -21,7 +21,7 @@ demo-down: setup ## Remove all that the demo made; Docker and the wheels in ~/.c
 test: setup ## Everything that CI checks, with the time of each stage
 	@$(PYTHON) tests/run.py
 
-lint types unit sanity importer molecule: setup ## One stage of the tests
+lint types unit sanity importer machine molecule: setup ## One stage of the tests
 	@$(PYTHON) tests/run.py $@
 
 bench-rollout: setup ## Requests lost and time taken by each strategy, on the demo's fleet

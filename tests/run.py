@@ -29,10 +29,12 @@ ENVIRONMENT = {
 }
 NAMESPACE = "ansible_collections.modelfleet.onprem.plugins"
 IN_A_BROWSER = "app/tests/test_clients.py::test_a_person_uses_the_page_in_a_browser_behind_a_balancer"
+STORIES = "molecule/*/molecule.yml"
 LINES_KEPT = 40
 AT_ONCE = min(2, os.cpu_count() or 1)
 stage_name = ContextVar("stage_name", default="")
 building = threading.Lock()
+installing = threading.Lock()
 
 
 class StageFailedError(Exception):
@@ -92,9 +94,10 @@ def unit() -> None:
     """Unit tests, with a real HAProxy, gunicorn, browser and HTTP servers where the code talks to one."""
     path = f"{ENVIRONMENT['PATH']}:/usr/sbin:/sbin"
     needed, left_out = unit_needs(platform.freedesktop_os_release())
-    for program, package in needed.items():
-        if not shutil.which(program, path=path):
-            install(package)
+    with installing:
+        for program, package in needed.items():
+            if not shutil.which(program, path=path):
+                install(package)
     for test in left_out:
         say(f"left out, for this distribution has no package of Chromium: {test}")
     run("python", "-m", "pytest", *(f"--deselect={test}" for test in left_out), PATH=path)
@@ -138,13 +141,22 @@ def importer() -> None:
     run("python", "-m", "galaxy_importer.main", str(build()), folder=CACHE)
 
 
+def machine() -> None:
+    """The story on a virtual machine, with a kernel of its own."""
+    inventory = "molecule/virtual_machine/inventory"
+    run("python", "-m", "testbed", "down", inventory)
+    with installing:
+        run("python", "-m", "testbed", "up", inventory)
+    run("molecule", "test", "--scenario-name=virtual_machine", MOLECULE_GLOB=STORIES)
+
+
 def molecule() -> None:
-    """The stories, on real systemd hosts."""
+    """The stories on a fleet of systemd hosts."""
     run("python", "-m", "testbed", "engine")
     # Molecule remembers outside the checkout that it made a fleet, and would not make anew what a restart of the
     # machine, or another checkout of the same name, took away.
-    run("molecule", "destroy", "--all", MOLECULE_GLOB="molecule/*/molecule.yml")
-    run("molecule", "test", "--all", MOLECULE_GLOB="molecule/*/molecule.yml")
+    run("molecule", "destroy", "--all", MOLECULE_GLOB=STORIES)
+    run("molecule", "test", "--all", "--exclude=virtual_machine", MOLECULE_GLOB=STORIES)
 
 
 def install(package: str) -> None:
@@ -163,7 +175,7 @@ def build() -> Path:
 
 
 # The longest first, beside which the others run one by one.
-ALL: tuple[Callable[[], None], ...] = (unit, lint, types, sanity, importer, molecule)
+ALL: tuple[Callable[[], None], ...] = (machine, unit, lint, types, sanity, importer, molecule)
 STAGES = {stage.__name__: stage for stage in ALL}
 ALONE = {"molecule"}
 """What uses all processors, and whose clients would take a busy machine for a slow service."""
