@@ -30,7 +30,6 @@ ENVIRONMENT = {
 NAMESPACE = "ansible_collections.modelfleet.onprem.plugins"
 IN_A_BROWSER = "app/tests/test_clients.py::test_a_person_uses_the_page_in_a_browser_behind_a_balancer"
 STORIES = "molecule/*/molecule.yml"
-BUNDLES = ".testbed/bundles"
 LINES_KEPT = 40
 AT_ONCE = min(2, os.cpu_count() or 1)
 stage_name = ContextVar("stage_name", default="")
@@ -55,11 +54,10 @@ def say(line: str) -> None:
 
 def run(*command: str, folder: Path = ROOT, **environment: str) -> None:
     say(f"$ {' '.join(command)}")
-    polite = [] if stage_name.get() in AHEAD else ["nice", "-n", "10"]
     end: deque[str] = deque(maxlen=LINES_KEPT)
     variables = {**ENVIRONMENT, **environment}
     with subprocess.Popen(
-        [*polite, *command],
+        command,
         cwd=folder,
         env=variables,
         stdout=subprocess.PIPE,
@@ -149,16 +147,12 @@ def machine() -> None:
     run("python", "-m", "testbed", "down", inventory)
     with installing:
         run("python", "-m", "testbed", "up", inventory)
-        run("python", "-m", "testbed.models", "--out", BUNDLES)
     run("molecule", "test", "--scenario-name=virtual_machine", MOLECULE_GLOB=STORIES)
 
 
 def molecule() -> None:
     """The stories on a fleet of systemd hosts."""
-    with installing:
-        run("python", "-m", "testbed", "engine")
-        run("python", "-m", "testbed", "image")
-        run("python", "-m", "testbed.models", "--out", BUNDLES)
+    run("python", "-m", "testbed", "engine")
     # Molecule remembers outside the checkout that it made a fleet, and would not make anew what a restart of the
     # machine, or another checkout of the same name, took away.
     run("molecule", "destroy", "--all", MOLECULE_GLOB=STORIES)
@@ -180,10 +174,11 @@ def build() -> Path:
     return max(folder.glob("*.tar.gz"), key=lambda path: path.stat().st_mtime)
 
 
-ALL: tuple[Callable[[], None], ...] = (molecule, machine, unit, lint, types, sanity, importer)
+# The longest first, beside which the others run one by one.
+ALL: tuple[Callable[[], None], ...] = (machine, unit, lint, types, sanity, importer, molecule)
 STAGES = {stage.__name__: stage for stage in ALL}
-AHEAD = {"molecule"}
-"""What takes longest, and whose clients would take a busy machine for a slow service: the others get what it leaves."""
+ALONE = {"molecule"}
+"""What uses all processors, and whose clients would take a busy machine for a slow service."""
 
 
 def timed(name: str) -> tuple[str, float, StageFailedError | None]:
@@ -199,8 +194,11 @@ def timed(name: str) -> tuple[str, float, StageFailedError | None]:
 
 
 def main(names: list[str]) -> int:
+    names = names or list(STAGES)
     with ThreadPoolExecutor(AT_ONCE) as several:
-        results = list(several.map(timed, sorted(names or STAGES, key=lambda name: name not in AHEAD)))
+        results = list(several.map(timed, [name for name in names if name not in ALONE]))
+    with ThreadPoolExecutor(1) as one:
+        results += one.map(timed, [name for name in names if name in ALONE])
     ends = {name: error for name, _seconds, error in results if error}
     print()
     for name, seconds, error in results:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -51,25 +50,27 @@ def test_where_all_pass_nothing_comes_after_the_table(
     assert capsys.readouterr().out.endswith("passed\n1 passed, 0 failed\n")
 
 
-def test_two_stages_run_at_once_and_leave_the_processors_to_what_goes_ahead(
+def test_two_stages_run_at_once_and_what_needs_all_processors_comes_last(
     stage: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(stages, "AT_ONCE", 2)
-    monkeypatch.setattr(stages, "AHEAD", {"ahead"})
     both = threading.Barrier(2, timeout=10)
+    ended: list[str] = []
 
-    def work() -> None:
-        both.wait()
-        stages.run(sys.executable, "-c", "import os; print('niceness', os.nice(0))")
+    def does(name: str) -> Callable[[], None]:
+        def work() -> None:
+            both.wait()
+            ended.append(name)
 
-    stage("beside", work)
-    stage("ahead", work)
-    usual = os.nice(0)
-    assert stages.main(["beside", "ahead"]) == 0
-    said = capsys.readouterr().out
-    assert f"\nahead | niceness {usual}\n" in said
-    assert f"\nbeside | niceness {min(19, usual + 10)}\n" in said
-    assert said.endswith("2 passed, 0 failed\n")
+        return work
+
+    stage("one", does("one"))
+    stage("two", does("two"))
+    monkeypatch.setattr(stages, "ALONE", {"last"})
+    stage("last", lambda: ended.append("last"))
+    assert stages.main(["last", "one", "two"]) == 0
+    assert ended[2:] == ["last"]
+    assert capsys.readouterr().out.endswith("3 passed, 0 failed\n")
 
 
 def test_a_line_is_seen_as_soon_as_it_is_said(tmp_path: Path) -> None:
