@@ -18,8 +18,8 @@ demo: setup ## Bring up a fleet of containers and deploy three versions of a mod
 demo-down: setup ## Remove all that the demo made; Docker and the wheels in ~/.cache/modelfleet stay
 	@$(PYTHON) -m testbed.demo --down
 
-test: setup ## Everything that CI checks, with the time of each stage
-	@$(PYTHON) tests/run.py
+test: setup ## Everything, with the time of each stage (MINUTES=84 to leave out what would end later)
+	@$(PYTHON) tests/run.py $(if $(MINUTES),--minutes $(MINUTES))
 
 lint types unit sanity importer machine molecule: setup ## One stage of the tests
 	@$(PYTHON) tests/run.py $@

@@ -1,7 +1,13 @@
-"""Runs the stages of `make test`, says how long each took, and ends non-zero naming those that failed."""
+"""Runs the stages of `make test`, says how long each took, and ends non-zero naming those that failed.
+
+`run.py unit molecule/canary` runs these alone. With `--minutes 84` no stage begins that might not end within them; the
+table names those that were left out.
+"""
 
 from __future__ import annotations
 
+import argparse
+import math
 import os
 import platform
 import shutil
@@ -12,9 +18,10 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +38,8 @@ NAMESPACE = "ansible_collections.modelfleet.onprem.plugins"
 IN_A_BROWSER = "app/tests/test_clients.py::test_a_person_uses_the_page_in_a_browser_behind_a_balancer"
 STORIES = "molecule/*/molecule.yml"
 LINES_KEPT = 40
+# What Ansible says of a task that failed, which may be long before the end of what it says.
+FATAL_LINES = 6
 AT_ONCE = min(2, os.cpu_count() or 1)
 stage_name = ContextVar("stage_name", default="")
 building = threading.Lock()
@@ -38,7 +47,10 @@ installing = threading.Lock()
 
 
 class StageFailedError(Exception):
-    """A command of a stage ended non-zero; ``end`` has the last lines of what it said."""
+    """A command of a stage ended non-zero.
+
+    ``end`` has the last lines of what it said, after those that Ansible said of tasks that failed.
+    """
 
     def __init__(self, command: str, end: list[str]) -> None:
         super().__init__(command)
@@ -54,7 +66,9 @@ def say(line: str) -> None:
 
 def run(*command: str, folder: Path = ROOT, **environment: str) -> None:
     say(f"$ {' '.join(command)}")
+    fatal: deque[str] = deque(maxlen=LINES_KEPT)
     end: deque[str] = deque(maxlen=LINES_KEPT)
+    more = 0
     variables = {**ENVIRONMENT, **environment}
     with subprocess.Popen(
         command,
@@ -66,10 +80,14 @@ def run(*command: str, folder: Path = ROOT, **environment: str) -> None:
         errors="replace",
     ) as process:
         for line in process.stdout or ():
-            say(line.rstrip("\n"))
-            end.append(line.rstrip("\n"))
+            said = line.rstrip("\n")
+            say(said)
+            end.append(said)
+            more = FATAL_LINES if said.startswith("fatal:") else more - 1
+            if more > 0:
+                fatal.append(said)
     if process.returncode:
-        raise StageFailedError(" ".join(command[:4]), list(end))
+        raise StageFailedError(" ".join(command[:4]), [*(line for line in fatal if line not in end), *end])
 
 
 def lint() -> None:
@@ -151,12 +169,33 @@ def machine() -> None:
 
 
 def molecule() -> None:
-    """The stories on a fleet of systemd hosts."""
+    """The fleet of systemd hosts that all stories share."""
     run("python", "-m", "testbed", "engine")
     # Molecule remembers outside the checkout that it made a fleet, and would not make anew what a restart of the
     # machine, or another checkout of the same name, took away.
+    fleet_down()
+    run("molecule", "create", "--scenario-name=default", MOLECULE_GLOB=STORIES)
+
+
+def fleet_down() -> None:
+    """The end of that fleet."""
     run("molecule", "destroy", "--all", MOLECULE_GLOB=STORIES)
-    run("molecule", "test", "--all", "--exclude=virtual_machine", MOLECULE_GLOB=STORIES)
+
+
+def story(name: str) -> Callable[[], None]:
+    """A stage that tells one story of ``molecule/``."""
+
+    def tell() -> None:
+        run("molecule", "test", "--destroy=never", f"--scenario-name={name}", MOLECULE_GLOB=STORIES)
+
+    tell.__doc__ = (ROOT / "molecule" / name / "molecule.yml").read_text().splitlines()[1].removeprefix("# ")
+    return tell
+
+
+def stories() -> list[str]:
+    """The stories of the fleet, in the order in which they are told; where time is short, the last are left out."""
+    found = sorted(path.parent.name for path in ROOT.glob(STORIES))
+    return [*FIRST, *(name for name in found if name not in FIRST and name != "virtual_machine")]
 
 
 def install(package: str) -> None:
@@ -174,41 +213,92 @@ def build() -> Path:
     return max(folder.glob("*.tar.gz"), key=lambda path: path.stat().st_mtime)
 
 
+FIRST = ("default", "rolling", "blue_green", "canary", "rollback", "interrupted", "bad_release", "bad_input")
+TOLD = {f"molecule/{name}": story(name) for name in stories()}
 # The longest first, beside which the others run one by one.
-ALL: tuple[Callable[[], None], ...] = (machine, unit, lint, types, sanity, importer, molecule)
-STAGES = {stage.__name__: stage for stage in ALL}
-ALONE = {"molecule"}
+ALL: tuple[Callable[[], None], ...] = (unit, lint, types, sanity, importer, molecule, machine)
+STAGES = {stage.__name__: stage for stage in ALL} | TOLD | {"molecule/end": fleet_down}
+ALONE = {"molecule", *TOLD, "molecule/end", "machine"}
 """What uses all processors, and whose clients would take a busy machine for a slow service."""
+USUALLY = {"molecule": 5, **dict.fromkeys(TOLD, 10), "machine": 25}
+"""What these may take on a slow machine, in minutes; ``machine`` without KVM."""
 
 
-def timed(name: str) -> tuple[str, float, StageFailedError | None]:
-    """Run a stage; its name, what it took in seconds, and how it failed, if it did."""
+@dataclass(frozen=True)
+class Result:
+    """How a stage went: what it took, in seconds, how it failed, if it did, or why it was left out."""
+
+    name: str
+    seconds: float = 0
+    error: StageFailedError | None = None
+    left_out: str = ""
+
+    def __str__(self) -> str:
+        if self.left_out:
+            return f"{self.name:29} left out, {self.left_out}"
+        return f"{self.name:29} {self.seconds:7.1f} s  {f'FAILED: {self.error}' if self.error else 'passed'}"
+
+
+def timed(name: str) -> Result:
+    """Run a stage."""
     stage_name.set(name)
     say(f"== {STAGES[name].__doc__}")
     started = time.monotonic()
     try:
         STAGES[name]()
     except StageFailedError as error:
-        return name, time.monotonic() - started, error
-    return name, time.monotonic() - started, None
+        return Result(name, time.monotonic() - started, error)
+    return Result(name, time.monotonic() - started)
 
 
-def main(names: list[str]) -> int:
-    names = names or list(STAGES)
-    with ThreadPoolExecutor(AT_ONCE) as several:
-        results = list(several.map(timed, [name for name in names if name not in ALONE]))
+def expand(names: Sequence[str]) -> list[str]:
+    """The stages with these names, all of them where there are none; ``molecule`` is its stories, too."""
+    asked = list(names) or [stage.__name__ for stage in ALL]
+    told = ["molecule", *TOLD, "molecule/end"]
+    return [stage for name in asked for stage in (told if name == "molecule" else [name])]
+
+
+def one_by_one(names: Sequence[str], ends: float) -> list[Result]:
+    """Run stages that need all processors, while there is time, and stories while there is a fleet."""
+    results: list[Result] = []
     with ThreadPoolExecutor(1) as one:
-        results += one.map(timed, [name for name in names if name in ALONE])
-    ends = {name: error for name, _seconds, error in results if error}
-    print()
-    for name, seconds, error in results:
-        print(f"{name:10} {seconds:7.1f} s  {f'FAILED: {error}' if error else 'passed'}")
-    print(f"{len(results) - len(ends)} passed, {len(ends)} failed", flush=True)
+        for name in names:
+            if name in TOLD and any(result.name == "molecule" and result.error for result in results):
+                results.append(Result(name, left_out="for there is no fleet"))
+            elif time.monotonic() + 60 * USUALLY.get(name, 0) > ends:
+                results.append(Result(name, left_out="for want of time"))
+            else:
+                results.append(one.submit(timed, name).result())
+    return results
+
+
+def main(names: Sequence[str], minutes: float = math.inf) -> int:
+    ends = time.monotonic() + 60 * minutes
+    wanted = expand(names)
+    with ThreadPoolExecutor(AT_ONCE) as several:
+        results = list(several.map(timed, [name for name in wanted if name not in ALONE]))
+    results += one_by_one([name for name in wanted if name in ALONE], ends)
+    failures = {result.name: result.error for result in results if result.error}
+    left_out = sum(bool(result.left_out) for result in results)
+    print("", *results, sep="\n")
+    told = f", {left_out} left out" if left_out else ""
+    print(f"{len(results) - len(failures) - left_out} passed, {len(failures)} failed{told}", flush=True)
     # Where only the end of the output is shown, this is what there is to see.
-    for name, failure in ends.items():
+    for name, failure in failures.items():
         print(f"\n== {name}: the last lines of {failure}", *failure.end, sep="\n", flush=True)
-    return min(len(ends), 1)
+    return min(len(failures), 1)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="STAGE", help=f"{', '.join(STAGES)}; all, where none is named")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing that might end later than this")
+    parsed = parser.parse_args(arguments)
+    if unknown := [name for name in parsed.names if name not in STAGES]:
+        parser.error(f"expected stages of {', '.join(STAGES)}, found {', '.join(unknown)}")
+    return parsed
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    asked = parse(sys.argv[1:])
+    sys.exit(main(asked.names, asked.minutes))

@@ -56,6 +56,7 @@ def _read_known_slot(layout: Layout, service: str, slot: str, state: _systemd.Un
         "settings": settings,
         "limits": parse_limits(read_text(layout.limits(service, slot))),
         "unit": state.active,
+        "invocation": state.invocation if state.active == "active" else None,
         "started": {"release": record.release, "env": record.env} if record else None,
         "ready": answer.ready,
         "digest": answer.digest,

@@ -77,6 +77,8 @@ model_host:
     services:
       description:
         - For each service its releases, the one placed first first, and its two slots.
+        - The C(invocation) of a slot is systemd's name for this start of its unit, another one for every start. It is
+          null where the unit does not run.
         - A slot has a C(contract) where O(contracts) is true, the document of its release's C(contract.json), which is
           null where that is not what the bundle's manifest says.
       type: dict
@@ -94,6 +96,7 @@ model_host:
               settings: {"BIND": "0.0.0.0:8101", "WORKERS": "2"}
               limits: {"MemoryMax": "1G"}
               unit: active
+              invocation: 5f0c1d2e3b4a59687786958493a2b1c0
               started: {"release": "3-0a1b2c3d4e5f", "env": "9c56cc51b374c3ba"}
               ready: true
               digest: 0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e7f8a9b0c1d2e3f4a5b6c7d8e9f0a1b

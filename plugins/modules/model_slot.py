@@ -339,6 +339,7 @@ def ensure_started(params: Mapping[str, Any], layout: Layout, check_mode: bool) 
     planned = {
         **asdict(start),
         "unit": "active",
+        "invocation": None,
         "started": {"release": start.release, "env": start.env},
         "ready": True,
         "digest": None,
@@ -361,7 +362,11 @@ def ensure_stopped(params: Mapping[str, Any], layout: Layout, check_mode: bool) 
     before = read_slot(layout, service, slot)
     state = _systemd.show_one(name)
     changed = _systemd.is_enabled(name) or state.active not in ("inactive", "failed")
-    after = {**before, "unit": "inactive", "started": None, "ready": False, "digest": None} if before else None
+    after = (
+        {**before, "unit": "inactive", "invocation": None, "started": None, "ready": False, "digest": None}
+        if before
+        else None
+    )
     if changed and not check_mode:
         stop_unit(layout, service, slot, before["settings"] if before else {})
         _systemd.disable(name)

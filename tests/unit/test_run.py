@@ -42,6 +42,66 @@ def test_a_failed_command_says_its_last_lines_after_the_table(
     assert lines == [*(f"line {number}" for number in range(61, 100)), "it broke"]
 
 
+def test_what_ansible_says_of_a_failed_task_is_kept_however_long_ago_it_was(
+    stage: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = ["fatal: [model1]: FAILED! => ", "    msg: it did not start", *(f"line {number}" for number in range(100))]
+    stage("bad", lambda: stages.run(sys.executable, "-c", f"print({chr(10).join(said)!r}); exit(1)"))
+    assert stages.main(["bad"]) == 1
+    heading, *lines = capsys.readouterr().out.partition("\n\n==")[2].splitlines()
+    assert heading.startswith(" bad: the last lines of ")
+    assert lines == [*said[: stages.FATAL_LINES], *(f"line {number}" for number in range(60, 100))]
+
+
+def test_what_might_end_too_late_is_left_out_and_named(
+    stage: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stages, "ALONE", {"short", "long"})
+    monkeypatch.setattr(stages, "USUALLY", {"short": 9, "long": 11})
+    ran: list[str] = []
+    stage("long", lambda: ran.append("long"))
+    stage("short", lambda: ran.append("short"))
+    assert stages.main(["long", "short"], minutes=10) == 0
+    *_, long, short, last = capsys.readouterr().out.splitlines()
+    assert long == f"{'long':29} left out, for want of time"
+    assert (short.split()[0], last) == ("short", "1 passed, 0 failed, 1 left out")
+    assert stages.main(["long", "short"]) == 0
+    assert ran == ["short", "long", "short"]
+
+
+def test_without_a_fleet_no_story_is_told_and_what_was_made_of_it_is_removed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[str] = []
+
+    def does(name: str) -> Callable[[], None]:
+        def work() -> None:
+            ran.append(name)
+            if name == "molecule":
+                raise stages.StageFailedError("molecule create", ["no space left"])
+
+        work.__doc__ = "A stage of a test."
+        return work
+
+    monkeypatch.setattr(stages, "STAGES", {name: does(name) for name in stages.STAGES})
+    assert stages.main(["molecule"]) == 1
+    assert ran == ["molecule", "molecule/end"]
+    assert f"1 passed, 1 failed, {len(stages.TOLD)} left out\n" in capsys.readouterr().out
+
+
+def test_every_story_is_told_the_first_ones_first() -> None:
+    folders = {path.parent.name for path in stages.ROOT.glob(stages.STORIES)}
+    assert set(stages.FIRST) <= folders
+    assert {f"molecule/{name}" for name in folders - {"virtual_machine"}} == set(stages.TOLD)
+    assert stages.expand(["molecule"])[:2] == ["molecule", "molecule/default"]
+
+
+def test_a_stage_that_there_is_not_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        stages.parse(["unit", "nonsense"])
+    assert capsys.readouterr().err.endswith(", molecule/end, found nonsense\n")
+
+
 def test_where_all_pass_nothing_comes_after_the_table(
     stage: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
