@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 
 from benchmarks.chaos import together
-from benchmarks.chaos.faults import FAULTS, KILLED_CONTROLLER
+from benchmarks.chaos.faults import FAULTS, KILLED_CONTROLLER, install_needs
 from benchmarks.chaos.trial import BUNDLES, INVENTORY, STRATEGIES, Outcome, Trial, run
 from benchmarks.figures import Figures, machine
 from testbed import engine, fleet, image, models
@@ -46,15 +46,16 @@ def plan(chance: random.Random) -> Iterator[Trial]:
 
 
 def prepare() -> dict[str, float]:
-    """Bring the fleet up with version 1 of every service; the seconds that a deploy to each takes."""
+    """Bring the fleet up with version 1 of every service; the seconds that a deploy to each takes, model and all."""
     engine.ensure()
     image.ensure()
     fleet.up(read_fleet(INVENTORY))
+    install_needs(read_fleet(INVENTORY))
     models.build_all(BUNDLES)
     playbook(INVENTORY, "provision")
     taken = {}
     for service in STRATEGIES:
-        for version in ("2", "1"):
+        for version in ("3", "1"):
             bundle = str(BUNDLES / f"tumour-{version}")
             taken[service] = playbook(INVENTORY, "deploy", service=service, bundle=bundle).seconds
     return taken
@@ -62,10 +63,10 @@ def prepare() -> dict[str, float]:
 
 def table(outcomes: list[Outcome]) -> list[str]:
     """A line a trial, and what it came to."""
-    rows = [("trial", "seconds", "sent", "lost", "may be lost", "outcome")]
+    rows = [("trial", "seconds", "sent", "lost", "may be lost", "the deploy", "outcome")]
     for outcome in outcomes:
         allowed = "any" if outcome.allowed is None else str(outcome.allowed)
-        figures = (f"{outcome.seconds:.0f}", str(outcome.sent), str(outcome.lost), allowed)
+        figures = (f"{outcome.seconds:.0f}", str(outcome.sent), str(outcome.lost), allowed, outcome.done)
         rows.append((outcome.trial, *figures, outcome.problem[:200] or "survived"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     return [

@@ -145,13 +145,22 @@ def _free(group: str, folder: str) -> Callable[[Scene], None]:
     return _run_on(group, "sh", "-ec", program)
 
 
+def install_needs(fleet: Fleet) -> None:
+    """What the faults need on the hosts, before any trial: it would take longer than the moment that a fault is for."""
+    for host in fleet.hosts:
+        name = container_name(fleet, host)
+        if not succeeds([*docker(), "exec", name, "test", "-e", "/usr/bin/faketime"]):
+            apt = ["apt-get", "install", "--quiet", "--yes", "--no-install-recommends", "faketime"]
+            run([*docker(), "exec", name, *apt], timeout=300)
+
+
 def _shift_clock(scene: Scene) -> None:
     """Every program that is started from now on believes that it is an hour later."""
-    host = scene.choose("model")
-    if not succeeds([*docker(), "exec", f"{scene.fleet.name}-{host}", "test", "-e", "/usr/bin/faketime"]):
-        scene.on(host, "apt-get", "install", "--quiet", "--yes", "--no-install-recommends", "faketime", timeout=300)
     scene.on(
-        host, "sh", "-ec", "echo +3600s >/etc/faketimerc; find /usr/lib -name libfaketime.so.1 >/etc/ld.so.preload"
+        scene.choose("model"),
+        "sh",
+        "-ec",
+        "echo +3600s >/etc/faketimerc; find /usr/lib -name libfaketime.so.1 >/etc/ld.so.preload",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.chaos.trial import BUNDLES, INVENTORY, ROLLOUT_SECONDS, Outcome, deploy, entrance, load, serving
+from benchmarks.chaos.trial import BUNDLES, INVENTORY, Outcome, deploy, end_of, entrance, load, serving
 from testbed.command import StepError
 from testbed.inventory import read_fleet
 from testbed.playbook import playbook
@@ -18,12 +18,11 @@ def run(service: str, number: int) -> Outcome:
     playbook(INVENTORY, "deploy", service=service, bundle=str(BUNDLES / "tumour-3"))
     with load(fleet, service) as clients:
         runs = {version: deploy(service, version) for version in ("1", "2")}
-        ended = {version: process.communicate(timeout=ROLLOUT_SECONDS)[0] for version, process in runs.items()}
+        ended = {version: end_of(process) for version, process in runs.items()}
         winners = [version for version, process in runs.items() if process.returncode == 0]
         serves = serving(entrance(fleet), service)
         if len(winners) != 1:
-            tails = {version: output[-300:] for version, output in ended.items()}
-            problem = f"expected one deploy to win, found {winners or 'none'}: {tails}"
+            problem = f"expected one deploy to win, found {winners or 'none'}: {ended}"
         elif serves != winners[0]:
             problem = f"expected version {winners[0]}, which won, to serve, found {serves}"
         else:
@@ -39,5 +38,6 @@ def run(service: str, number: int) -> Outcome:
         lost=lost,
         allowed=0,
         serves=serves,
+        done="one went on",
         problem=problem or (f"expected no request to be lost, found {lost}" if lost else ""),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,8 @@ CLIENTS = {"keepalive": 6, "fresh": 2}
 RATE = 40
 ROLLOUT_SECONDS = 240
 SETTLE_SECONDS = 20
+NEXT = {"1": "2", "2": "3", "3": "1"}
+"""What is deployed where a version serves. The hosts keep two releases, so that they have to be given the third."""
 STRATEGIES = {"basic": "basic", "rolling": "rolling", "swap": "blue_green"}
 """The services of the inventory, and the strategy of each."""
 
@@ -53,7 +56,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial. ``problem`` says what is not as promised, nothing if all is.
+    """What came of a trial. ``problem`` says what is not as promised, nothing if all is; ``done``, how it ended.
 
     ``lost`` of the requests ``sent`` failed, ``allowed`` of them may have; None where any may, as in the strategy
     basic.
@@ -65,6 +68,7 @@ class Outcome:
     lost: int
     allowed: int | None
     serves: str
+    done: str
     problem: str
 
     @property
@@ -114,24 +118,25 @@ def run(trial: Trial, usual_seconds: float, random: Random) -> Outcome:
     """Try it. ``usual_seconds`` is what the deploy takes when nothing breaks."""
     fleet = read_fleet(INVENTORY)
     before = serving(entrance(fleet), trial.service)
-    after = "2" if before == "1" else "1"
+    after = NEXT.get(before, "1")
     started = time.monotonic()
-    problem = ""
-    with load(fleet, trial.service) as clients:
-        process = deploy(trial.service, after)
+    done, problem, said = "not mended", "", ""
+    with load(fleet, trial.service) as clients, deploy(trial.service, after) as process:
         scene = Scene(fleet, process, random)
         time.sleep(trial.moment * usual_seconds)
-        trial.fault.begin(scene)
         try:
-            time.sleep(trial.fault.seconds)
-            said = _end_of(process)
-        finally:
-            trial.fault.end(scene)
-        try:
-            expected = _recover(trial, fleet, scene, process.returncode, before, after)
+            try:
+                trial.fault.begin(scene)
+                time.sleep(trial.fault.seconds)
+                said = end_of(process)
+            finally:
+                trial.fault.end(scene)
+            done, expected = _recover(trial, fleet, scene, process.returncode, before, after)
             problem = _settle(trial, fleet, expected)
         except StepError as error:
             problem = f"{error}; the deploy had ended with {process.returncode}: {said}"
+        finally:
+            _stop(process)
     result = clients.result
     return Outcome(
         trial=str(trial),
@@ -140,6 +145,7 @@ def run(trial: Trial, usual_seconds: float, random: Random) -> Outcome:
         lost=result["failed"],
         allowed=_allowed(trial),
         serves=serving(entrance(fleet), trial.service),
+        done=done,
         problem=problem or _too_many(trial, result),
     )
 
@@ -158,36 +164,44 @@ def _too_many(trial: Trial, result: dict[str, Any]) -> str:
     return f"expected at most {allowed} requests to be lost, found {result['failed']}: {json.dumps(result['failures'])}"
 
 
-def _end_of(process: subprocess.Popen[str]) -> str:
+def end_of(process: subprocess.Popen[str]) -> str:
     """How the run ended, in the last of its words that say something."""
     try:
         output, _ = process.communicate(timeout=ROLLOUT_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()
+        _stop(process)
         output, _ = process.communicate()
         return f"not done after {ROLLOUT_SECONDS} s: {output[-600:]}"
     lines = [line.strip() for line in output.splitlines() if "msg:" in line or "fatal:" in line or "expected" in line]
     return " ".join(lines[-6:])
 
 
-def _recover(trial: Trial, fleet: Fleet, scene: Scene, ended: int, before: str, after: str) -> str:
-    """Do what a person would, and the version that is to serve then."""
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End a run that goes on, with all that it has forked."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _recover(trial: Trial, fleet: Fleet, scene: Scene, ended: int, before: str, after: str) -> tuple[str, str]:
+    """Do what a person would; what was done, and the version that is to serve then."""
     unfinished = any(_is_locked(scene, host.name, trial.service) for host in fleet.hosts if host.name.startswith("lb"))
     if ended == 0:
-        return after
+        return "went on", after
     if not unfinished and ended > 0:
         # It has ended by itself: it failed, and put everything back. The next deploy must work.
-        return _again(trial, after) if trial.then != "rollback" else before
-    if trial.then == "rollback":
+        if trial.then == "rollback":
+            return "put back", before
+        return "put back, deployed", _again(trial, after)
+    if not unfinished and trial.then == "rollback":
         # Killed before it had begun or after it was done, it has nothing to be undone.
-        if not unfinished:
-            return serving(entrance(fleet), trial.service)
+        return "nothing to undo", serving(entrance(fleet), trial.service)
+    if trial.then == "rollback":
         playbook(INVENTORY, "rollback", service=trial.service)
-        return before
+        return "rolled back", before
     if trial.then == "resume" and unfinished:
         playbook(INVENTORY, "resume", service=trial.service)
-        return after
-    return _again(trial, after)
+        return "resumed", after
+    return "deployed again", _again(trial, after)
 
 
 def _again(trial: Trial, version: str) -> str:
