@@ -35,9 +35,11 @@ def plan(chance: random.Random) -> Iterator[Trial]:
     ways = itertools.cycle(("resume", "rollback"))
     services = itertools.cycle(STRATEGIES)
     kills = iter([Trial(next(services), KILLED_CONTROLLER, chance.uniform(0, 1.05), next(ways)) for _ in range(KILLS)])
+    # Shuffled, for a run that ends early tries the first ones alone.
+    ordered = [(moment, fault) for moment in MOMENTS for fault in chance.sample(FAULTS, len(FAULTS))]
     faults = [
         Trial(next(services), fault, chance.uniform(*moment), "again" if place % 2 else "rollback")
-        for place, (moment, fault) in enumerate(itertools.product(MOMENTS, FAULTS))
+        for place, (moment, fault) in enumerate(ordered)
     ]
     for trial in faults:
         yield trial

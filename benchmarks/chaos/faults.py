@@ -33,9 +33,22 @@ class Scene:
     chosen: dict[str, str] = field(default_factory=dict)
 
     def choose(self, group: str) -> str:
-        """A host whose name begins so, the same one for as long as the fault lasts."""
+        """A host whose name begins so, the same one for as long as the fault lasts.
+
+        ``active`` is the balancer that has the floating address, which clients use, ``standby`` another one.
+        """
+        if group not in self.chosen:
+            self.chosen[group] = self.random.choice(self._of(group))
+        return self.chosen[group]
+
+    def _of(self, group: str) -> list[str]:
         names = [host.name for host in self.fleet.hosts if host.name.startswith(group)]
-        return self.chosen.setdefault(group, self.random.choice(names))
+        if group not in ("active", "standby"):
+            return names
+        address = f" {self.fleet.floating[0]}/"
+        balancers = [host.name for host in self.fleet.hosts if host.name.startswith("lb")]
+        holds = {name: address in self.on(name, "ip", "-4", "-oneline", "address") for name in balancers}
+        return [name for name in balancers if holds[name] == (group == "active")]
 
     def on(self, name: str, *command: str, timeout: float = 60) -> str:
         """Run a command as root on a host, not by way of SSH."""
@@ -117,7 +130,7 @@ def _run_on(group: str, *command: str) -> Callable[[Scene], None]:
 
 
 def _haproxy(verb: str) -> Callable[[Scene], None]:
-    return _run_on("lb", "systemctl", verb, "haproxy")
+    return _run_on("active", "systemctl", verb, "haproxy")
 
 
 def _fill(group: str, folder: str) -> Callable[[Scene], None]:
@@ -173,14 +186,14 @@ def _address(scene: Scene, name: str) -> str:
 
 
 def _drop(scene: Scene) -> None:
-    """One balancer and one host do not hear of each other any more; both say nothing, as a cut cable does."""
+    """The active balancer and one host do not hear of each other any more; both say nothing, as a cut cable does."""
     target = _address(scene, scene.choose("model"))
-    scene.on(scene.choose("lb"), "ip", "route", "add", "blackhole", f"{target}/32")
+    scene.on(scene.choose("active"), "ip", "route", "add", "blackhole", f"{target}/32")
 
 
 def _restore(scene: Scene) -> None:
     target = _address(scene, scene.choose("model"))
-    scene.on(scene.choose("lb"), "ip", "route", "del", "blackhole", f"{target}/32")
+    scene.on(scene.choose("active"), "ip", "route", "del", "blackhole", f"{target}/32")
 
 
 def _slow(scene: Scene) -> None:
@@ -199,12 +212,13 @@ FAULTS: tuple[Fault, ...] = (
     Fault("a host loses its power", _power_off("model"), _power_on, loses="the host"),
     Fault("a host hangs", _freeze, _thaw, loses="the host", seconds=8),
     Fault("SSH to a host is cut", _cut_ssh),
-    Fault("a balancer loses its power", _power_off("lb"), _power_on, loses="the balancer"),
-    Fault("a balancer is restarted", _haproxy("restart"), loses="the balancer"),
-    Fault("a balancer is reloaded", _haproxy("reload")),
+    Fault("the active balancer loses its power", _power_off("active"), _power_on, loses="the balancer"),
+    Fault("the other balancer loses its power", _power_off("standby"), _power_on),
+    Fault("the active balancer is restarted", _haproxy("restart"), loses="the balancer"),
+    Fault("the active balancer is reloaded", _haproxy("reload")),
     Fault("a host's disk is full", _fill("model", "/var/lib/modelfleet"), _free("model", "/var/lib/modelfleet")),
     Fault("a balancer's disk is full", _fill("lb", "/var/lib/modelfleet"), _free("lb", "/var/lib/modelfleet")),
     Fault("a host's clock is an hour off", _shift_clock, _set_clock),
-    Fault("a balancer does not reach a host", _drop, _restore, seconds=6),
+    Fault("the active balancer does not reach a host", _drop, _restore, seconds=6),
     Fault("the network of a host is slow", _slow, _fast, seconds=6),
 )

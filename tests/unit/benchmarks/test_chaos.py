@@ -34,10 +34,11 @@ def test_controllers_are_killed_over_all_strategies_half_of_them_resumed_and_hal
 
 def test_every_fault_comes_before_in_and_after_a_hosts_turn_and_once_before_any_comes_again() -> None:
     others = [it for it in planned() if it.fault is not KILLED_CONTROLLER]
-    assert [it.fault for it in others] == [*FAULTS] * len(MOMENTS)
-    for place, it in enumerate(others):
-        low, high = MOMENTS[place // len(FAULTS)]
-        assert low <= it.moment <= high
+    assert len(others) == len(FAULTS) * len(MOMENTS)
+    for turn, (low, high) in enumerate(MOMENTS):
+        these = others[turn * len(FAULTS) : (turn + 1) * len(FAULTS)]
+        assert {it.fault.name for it in these} == {fault.name for fault in FAULTS}
+        assert all(low <= it.moment <= high for it in these)
 
 
 def test_the_seed_gives_the_same_trials_again() -> None:
