@@ -34,16 +34,17 @@ def _journals_agree(services: Iterable[str], journals: Mapping[str, Iterable[Map
     """Every balancer tells of the same rollouts of ``services``, and that they ended the same way.
 
     What one has let go because it is old it need not know, nor what changed nothing there: a deploy that gates on the
-    controller refused, which those balancers keep that answered then, and one that another balancer refused.
+    controller refused, which those balancers keep that answered then, and one that another balancer refused. Of one
+    that died each tells what it saw: it may have begun, or ended, on some of them alone before another took it over.
     """
     told = {name: [read_rollout(view, name) for view in views] for name, views in journals.items()}
     kept_since = max((min(it.id for it in known) for known in told.values() if len(known) >= KEPT), default="")
-    wanted = set(services)
+    wanted, died = set(services), {name for known in told.values() for it in known for name in it.takes_over}
     verdicts: dict[str, dict[str, str]] = {}
     for name, known in told.items():
         for it in known:
-            counts = it.id >= kept_since and not it.changed_nothing and it.verdict != "withdrawn"
-            if counts and not wanted.isdisjoint(it.services):
+            exempt = it.id < kept_since or it.id in died or it.changed_nothing or it.verdict == "withdrawn"
+            if not exempt and not wanted.isdisjoint(it.services):
                 verdicts.setdefault(it.id, {})[name] = it.verdict
     differ = [it for it in sorted(verdicts, reverse=True) if len({verdicts[it].get(name) for name in told}) > 1]
     if differ:

@@ -179,6 +179,7 @@ def rollout(day: int, verdict: str = "done", service: str = "tumour") -> dict[st
     return {"id": name, "action": "deploy", "services": meant, "verdict": verdict, "steps": [step]}
 
 
+TAKES_OVER = {**rollout(2), "takes_over": [rollout(1)["id"]]}
 DISAGREE = "journal: expected all balancers to agree, found "
 
 
@@ -201,10 +202,13 @@ DISAGREE = "journal: expected all balancers to agree, found "
             [f"{DISAGREE}20260101T000000Z-0a1b2c3d nothing on lb1, done on lb2"],
         ),
         ([rollout(1, service="prices")], [], []),
+        ([rollout(1), TAKES_OVER], [rollout(1, "resumed"), TAKES_OVER], []),
+        ([rollout(1, "rolled_back"), TAKES_OVER], [TAKES_OVER], []),
     ],
     ids=[
         *("the same", "one is missing", "another verdict", "an old one is let go", "refused by a gate"),
         *("refused by a balancer", "refused by one balancer alone", "of another service"),
+        *("died when it ended", "died when it began"),
     ],
 )
 def test_journals_that_tell_the_same_rollouts_apart_are_said(
