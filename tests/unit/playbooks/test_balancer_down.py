@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -141,6 +142,17 @@ def test_an_operator_is_told_where_no_balancer_answers(
     run = command(verb, serving(), balancers=BOTH, gone=BOTH, **given)
     print(run.output)
     assert (run.code != 0, told(run)) == (True, [])
+
+
+def test_a_word_is_left_where_somebody_reads_it(command: Callable[..., Any], tmp_path: Any) -> None:
+    """One of two balancers came back in the midst of a canary whose deploy had left it out."""
+    for place, watched in enumerate([True, False]):
+        state = balancer_state("green", blue=ONE, green=TWO, share=500)
+        state["services"]["tumour"] |= {"watched": watched}
+        (tmp_path / f"lb_info.answer.{place}").write_text(json.dumps({"load_balancer": state}))
+    run = command("pause", {}, balancers=BOTH)
+    print(run.output)
+    assert (run.code, told(run)) == (0, [("lb_control", "pause")])
 
 
 def aborting() -> dict[str, Any]:
