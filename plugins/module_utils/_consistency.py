@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from ansible_collections.modelfleet.onprem.plugins.module_utils import _systemd
 from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import BundleError, verify
 from ansible_collections.modelfleet.onprem.plugins.module_utils._files import PARTIAL
@@ -15,6 +18,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import (
     list_releases,
     list_services,
     release_in,
+    trial_unit,
     unit,
 )
 
@@ -24,11 +28,32 @@ def find_problems(layout: Layout) -> list[str]:
     problems = []
     for service in list_services(layout):
         problems += _releases(layout, service) + _slots(layout, service)
-        problems += [f"{path}: expected no rest of a run that was killed" for path in _rests(layout, service)]
-    slots = {unit(service, slot) for service in list_services(layout) for slot in SLOTS}
-    problems += [
-        f"{name}: expected no unit but those of slots" for name in _systemd.running(unit("*", "*")) if name not in slots
-    ]
+    folders = [layout.envs, *(layout.releases(service) for service in list_services(layout))]
+    problems += [f"{path}: expected no rest of a run that was killed" for path in _rests(folders)]
+    problems += _units(layout)
+    return problems
+
+
+def find_trials(layout: Layout) -> list[str]:
+    """The services of which a release is being tried now.
+
+    Whether it should be only the balancers know, who hold the rollout that tries it.
+    """
+    running = set(_systemd.running(trial_unit("*", "*")))
+    services = list_services(layout)
+    return [service for service in services if running & {trial_unit(service, slot) for slot in SLOTS}]
+
+
+def _units(layout: Layout) -> list[str]:
+    """A line for each unit that runs and is of no slot of this host's services."""
+    problems = []
+    for named, what in ((unit, "slots"), (trial_unit, "trials for slots")):
+        known = {named(service, slot) for service in list_services(layout) for slot in SLOTS}
+        problems += [
+            f"{name}: expected no unit but those of {what}"
+            for name in _systemd.running(named("*", "*"))
+            if name not in known
+        ]
     return problems
 
 
@@ -58,5 +83,5 @@ def _slots(layout: Layout, service: str) -> list[str]:
     ]
 
 
-def _rests(layout: Layout, service: str) -> list[str]:
-    return [str(path) for path in sorted(layout.releases(service).glob(f"{PARTIAL}*"))]
+def _rests(folders: Iterable[Path]) -> list[str]:
+    return [str(path) for folder in folders for path in sorted(folder.glob(f"{PARTIAL}*"))]

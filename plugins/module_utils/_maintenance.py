@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Optional
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from ._layout import check_service
 from ._route import Entries
@@ -35,6 +35,14 @@ class Notice:
     def value(self) -> str:
         """One word: the template of HAProxy's configuration splits it at the first bar, and decodes the rest."""
         return f"{self.retry_after}|{quote(self.message, safe='')}"
+
+
+def parse_notice(value: str) -> Notice:
+    """The notice that ``value`` of a map stands for; ValueError for a value that no notice has."""
+    seconds, bar, message = value.partition("|")
+    if not bar or not seconds.isdecimal():
+        raise ValueError(f"{MAP}: expected seconds, a bar and what clients are told, found {value!r}")
+    return Notice(int(seconds), unquote(message))
 
 
 def put(entries: Entries, services: Iterable[str], notice: Optional[Notice]) -> Entries:

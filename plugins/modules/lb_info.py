@@ -56,8 +56,9 @@ load_balancer:
           if the slot was never given one. C(status) is HAProxy's verdict on the server whatever C(admin) says;
           C(sessions) and C(queue) count requests. C(persisted) says whether HAProxy's next start would send the
           requests where they go now. C(revision) changes with the route, the share, the record and the rollouts of the
-          service. C(rollout) is the rollout that holds the service, which C(held) says, or else its last one; null if
-          there was none. C(watched) says whether a run is watching its canary.
+          service. C(maintenance) is what clients are told while the balancer answers for the service itself, null where
+          it does not. C(rollout) is the rollout that holds the service, which C(held) says, or else its last one; null
+          if there was none. C(watched) says whether a run is watching its canary.
       type: dict
       sample:
         tumour:
@@ -78,6 +79,7 @@ load_balancer:
           pool: tumour_blue
           share: 0
           watched: false
+          maintenance: {retry_after: 120, detail: Back at noon.}
           persisted: true
           history: [1-5e6f0a1b2c3d, 2-0a1b2c3d4e5f]
           pools:
@@ -112,11 +114,13 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._haproxy import 
     OPTIONS,
     Balancer,
     Process,
+    read_live_map,
     read_servers,
 )
 from ansible_collections.modelfleet.onprem.plugins.module_utils._journal import Journal, revision, show_rollout
 from ansible_collections.modelfleet.onprem.plugins.module_utils._journal_folder import JournalFolder
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import SLOTS
+from ansible_collections.modelfleet.onprem.plugins.module_utils._maintenance import MAP, parse_notice
 from ansible_collections.modelfleet.onprem.plugins.module_utils._route import entries_of, pool_of, shares_of
 
 ARGUMENTS = {
@@ -136,10 +140,19 @@ def read_last(journal: Journal, service: str) -> dict[str, Any] | None:
     return {**show_rollout(last), "held": held, "step": last.step, "by": last.who, "since": last.begun}
 
 
+def read_notice(value: str | None) -> dict[str, Any] | None:
+    """What clients are told by a value of the map, in the words of lb_maintenance's options."""
+    if value is None:
+        return None
+    notice = parse_notice(value)
+    return {"retry_after": notice.retry_after, "detail": notice.message}
+
+
 def read_balancer(balancer: Balancer, folder: JournalFolder, asked: Sequence[str] | None) -> dict[str, Any]:
     """All that is known of the services that are ``asked`` for, or of all of them."""
     journal, state = folder.read(), balancer.read()
     servers = read_servers(balancer.process)
+    notices = dict(read_live_map(balancer.process, str(balancer.folder / MAP)))
     version = re.search(r"^Version: *(\S+)", balancer.process.ask("show info"), re.MULTILINE)
     services = {}
     for service in dict.fromkeys(key for key, _pool in (*state.live, *state.file)):
@@ -152,6 +165,7 @@ def read_balancer(balancer: Balancer, folder: JournalFolder, asked: Sequence[str
             "pool": pool_of(service, slot),
             "share": state.share(service),
             "watched": ControlFile(str(folder.path), service).is_watched(),
+            "maintenance": read_notice(notices.get(service)),
             "persisted": entries_of(service, state.live) == entries_of(service, state.file)
             and shares_of(service, state.live_shares) == shares_of(service, state.file_shares),
             "history": list(record.earlier(slot)),

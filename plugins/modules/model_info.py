@@ -74,6 +74,11 @@ model_host:
       type: list
       elements: str
       sample: ["/var/lib/modelfleet/tumour/releases/.partial-3-0a1b2c3d4e5f: expected no rest of a run that was killed"]
+    trials:
+      description: The services of which a release is being tried in a sandbox now; empty unless O(verify) is set.
+      type: list
+      elements: str
+      sample: [tumour]
     services:
       description:
         - For each service its releases, the one placed first first, and its two slots.
@@ -115,7 +120,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import (
     read_manifest,
     read_verified,
 )
-from ansible_collections.modelfleet.onprem.plugins.module_utils._consistency import find_problems
+from ansible_collections.modelfleet.onprem.plugins.module_utils._consistency import find_problems, find_trials
 from ansible_collections.modelfleet.onprem.plugins.module_utils._env import EnvError, read_python
 from ansible_collections.modelfleet.onprem.plugins.module_utils._files import free_bytes, on_one_disk
 from ansible_collections.modelfleet.onprem.plugins.module_utils._http import HttpError
@@ -199,6 +204,7 @@ def main() -> None:
         layout = Layout()
         found = read_host(layout, module.params["python"], module.params["services"], module.params["contracts"])
         found["problems"] = find_problems(layout) if module.params["verify"] else []
+        found["trials"] = find_trials(layout) if module.params["verify"] else []
     except (EnvError, HttpError, LayoutError, SystemdError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, model_host=found)

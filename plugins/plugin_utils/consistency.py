@@ -9,9 +9,10 @@ other things say comes out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ansible_collections.modelfleet.onprem.plugins.module_utils._journal import KEPT, read_rollout
 from ansible_collections.modelfleet.onprem.plugins.module_utils._route import show_share
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import SLOTS, Service, Slot, other
 
@@ -23,9 +24,33 @@ def find_problems(
     wanted = {host for service in services.values() for host in service.hosts}
     lines = [f"{host}: expected an answer, found none" for host in sorted(wanted - set(hosts))]
     lines += [f"{host}: {problem}" for host in sorted(hosts) for problem in hosts[host].get("problems", ())]
+    lines += _journals_agree(services, {name: state.get("rollouts", ()) for name, state in balancers.items()})
     for service in services.values():
         lines += _service_problems(service, hosts, balancers)
     return lines
+
+
+def _journals_agree(services: Iterable[str], journals: Mapping[str, Iterable[Mapping[str, Any]]]) -> Iterator[str]:
+    """Every balancer tells of the same rollouts of ``services``, and that they ended the same way.
+
+    What one has let go because it is old it need not know, nor what changed nothing there: a deploy that gates on the
+    controller refused, which those balancers keep that answered then, and one that another balancer refused. Of one
+    that died each tells what it saw: it may have begun, or ended, on some of them alone before another took it over.
+    """
+    told = {name: [read_rollout(view, name) for view in views] for name, views in journals.items()}
+    kept_since = max((min(it.id for it in known) for known in told.values() if len(known) >= KEPT), default="")
+    wanted, died = set(services), {name for known in told.values() for it in known for name in it.takes_over}
+    verdicts: dict[str, dict[str, str]] = {}
+    for name, known in told.items():
+        for it in known:
+            exempt = it.id < kept_since or it.id in died or it.changed_nothing or it.verdict == "withdrawn"
+            if not exempt and not wanted.isdisjoint(it.services):
+                verdicts.setdefault(it.id, {})[name] = it.verdict
+    differ = [it for it in sorted(verdicts, reverse=True) if len({verdicts[it].get(name) for name in told}) > 1]
+    if differ:
+        latest = ", ".join(f"{verdicts[differ[0]].get(name, 'nothing')} on {name}" for name in told)
+        others = f", and {len(differ) - 1} before it" if differ[1:] else ""
+        yield f"journal: expected all balancers to agree, found {differ[0]} {latest}{others}"
 
 
 def _service_problems(
@@ -36,8 +61,11 @@ def _service_problems(
         yield f"{name}: expected pools for {service.name}, found none"
     states = {name: state for name, state in found.items() if state}
     yield from _balancers_agree(service, states)
+    yield from _maintenance_agrees(service, states)
     for name, state in states.items():
         yield from _balancer_problems(name, service, state)
+    if not any((state.get("rollout") or {}).get("held") for state in states.values()):
+        yield from _trial_problems(service, hosts)
     for state in list(states.values())[:1]:
         active: Slot = state["slot"]
         yield from _active_problems(service, active, state["pools"][active]["release"], hosts)
@@ -62,6 +90,19 @@ def _balancers_agree(service: Service, states: Mapping[str, Mapping[str, Any]]) 
             for name, (slot, releases, history, share) in views.items()
         )
         yield f"{service.name}: expected all balancers to agree, found {said}"
+
+
+def _maintenance_agrees(service: Service, states: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    notices = {name: state.get("maintenance") for name, state in states.items()}
+    said = [f"{name} says {notice['detail']!r}" if notice else f"{name} none" for name, notice in notices.items()]
+    if any(notice != next(iter(notices.values())) for notice in notices.values()):
+        yield f"{service.name}: expected all balancers to agree on maintenance, found {'; '.join(said)}"
+
+
+def _trial_problems(service: Service, hosts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for host in service.hosts:
+        if service.name in hosts.get(host, {}).get("trials", ()):
+            yield f"{host}: expected no trial of {service.name} without a rollout, found one running"
 
 
 def _balancer_problems(name: str, service: Service, state: Mapping[str, Any]) -> Iterator[str]:

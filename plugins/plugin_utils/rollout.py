@@ -653,7 +653,21 @@ def status_lines(
                         ", ".join(_seen_by(state, service, slot, host) for state in balancers.values()),
                     )
                 )
-    return [*align(rows), *(line for name in services for line in _rollout_lines(name, balancers))]
+    return [
+        *align(rows),
+        *(line for name in services for line in _maintenance_lines(name, balancers)),
+        *(line for name in services for line in _rollout_lines(name, balancers)),
+    ]
+
+
+def _maintenance_lines(service: str, balancers: Mapping[str, BalancerState]) -> list[str]:
+    """Where a service is in maintenance, and what its clients are told: a line each, where balancers differ in it."""
+    told: dict[str, list[str]] = {}
+    for name, state in balancers.items():
+        notice = state["services"].get(service, {}).get("maintenance")
+        if notice:
+            told.setdefault(f"{notice['detail']} Retry-After: {notice['retry_after']}", []).append(name)
+    return [f"{service}: in maintenance on {', '.join(names)}: 503, {words}" for words, names in told.items()]
 
 
 def _rollout_lines(service: str, balancers: Mapping[str, BalancerState]) -> list[str]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +18,20 @@ from tests.unit.plugins.states import ONE, TWO, balancer_state, host_state, slot
 BOTH = ("lb1", "lb2")
 COLD = {"cold": {"tumour": {"release": ONE.name, "reason": "cold"}}, "rolled_back": {}, "revisions": {}, "clock": 0}
 WARM = {**COLD, "cold": {}, "rolled_back": {"tumour": {"from": TWO.name, "to": ONE.name, "slot": "blue"}}}
+
+
+SERVICE_OUT = {"state": "on"}
+HOST_OUT = {"state": "on", "host": "m1", "service": None}
+VERBS = [
+    ("maintenance", SERVICE_OUT, [("lb_maintenance", "present")]),
+    ("maintenance", {"state": "off"}, [("lb_maintenance", "absent")]),
+    ("maintenance", HOST_OUT, [("lb_server", "maint")]),
+    ("maintenance", {**HOST_OUT, "state": "off"}, [("lb_server", "ready"), ("lb_server", "ready")]),
+    ("pause", {}, [("lb_control", "pause")]),
+    ("pause", {"state": "off"}, [("lb_control", "go")]),
+    ("promote", {}, [("lb_control", "promote")]),
+]
+"""What an operator tells balancers, and what each of them is told then."""
 
 
 @pytest.fixture
@@ -43,7 +58,7 @@ def test_a_rollout_goes_on_without_a_balancer_that_is_down(command: Callable[...
     ]
     assert run.code == 0
     said = " ".join(run.output.split())
-    assert "lb2: down, so the rollout goes on without it; before it takes requests again" in said
+    assert "lb2: down, so it is left out; before it takes requests again it takes over the state of lb1" in said
 
 
 def test_it_waits_for_one_that_takes_requests_and_cannot_be_told(command: Callable[..., Any], served: int) -> None:
@@ -91,3 +106,69 @@ def test_a_rollback_that_one_balancer_refuses_moves_none(command: Callable[..., 
     run = command("rollback", serving(), balancers=BOTH)
     assert (run.code, {step["module"] for step in run.told}) == (2, {"lb_rollback"})
     assert all(step["_ansible_check_mode"] for step in run.told)
+
+
+def told(run: Any) -> list[tuple[str, str]]:
+    """What balancers were told besides being read."""
+    changes = [step for step in run.told if step["module"].startswith("lb_") and step["module"] != "lb_info"]
+    return [(step["module"], step.get("word") or step.get("state") or "") for step in changes]
+
+
+@pytest.mark.parametrize(("verb", "given", "expected"), VERBS)
+def test_an_operator_tells_those_that_live(
+    command: Callable[..., Any], verb: str, given: dict[str, Any], expected: list[tuple[str, str]]
+) -> None:
+    run = command(verb, serving(), balancers=BOTH, gone=["lb2"], **given)
+    print(run.output)
+    assert (run.code, told(run)) == (0, expected)
+    assert "lb2: down, so it is left out" in " ".join(run.output.split())
+
+
+@pytest.mark.parametrize(("verb", "given"), [("maintenance", SERVICE_OUT), ("maintenance", HOST_OUT), ("promote", {})])
+def test_an_operator_is_refused_where_one_takes_requests_and_cannot_be_told(
+    command: Callable[..., Any], served: int, verb: str, given: dict[str, Any]
+) -> None:
+    run = command(verb, serving(), balancers=BOTH, gone=["lb2"], bind=served, **given)
+    assert (run.code, told(run)) == (2, [])
+    assert "found that it does not, so it cannot be told where to send them; nothing was changed" in " ".join(
+        run.output.split()
+    )
+
+
+@pytest.mark.parametrize(("verb", "given"), [("maintenance", SERVICE_OUT), ("maintenance", HOST_OUT), ("pause", {})])
+def test_an_operator_is_told_where_no_balancer_answers(
+    command: Callable[..., Any], verb: str, given: dict[str, Any]
+) -> None:
+    run = command(verb, serving(), balancers=BOTH, gone=BOTH, **given)
+    print(run.output)
+    assert (run.code != 0, told(run)) == (True, [])
+
+
+def test_a_word_is_left_where_somebody_reads_it(command: Callable[..., Any], tmp_path: Any) -> None:
+    """One of two balancers came back in the midst of a canary whose deploy had left it out."""
+    for place, watched in enumerate([True, False]):
+        state = balancer_state("green", blue=ONE, green=TWO, share=500)
+        state["services"]["tumour"] |= {"watched": watched}
+        (tmp_path / f"lb_info.answer.{place}").write_text(json.dumps({"load_balancer": state}))
+    run = command("pause", {}, balancers=BOTH)
+    print(run.output)
+    assert (run.code, told(run)) == (0, [("lb_control", "pause")])
+
+
+def aborting() -> dict[str, Any]:
+    """A canary that somebody else's deploy goes on with."""
+    return {**serving(), "lb_canary": {"shares": {"tumour": {"before": 500, "after": 0}}}}
+
+
+def test_an_abort_ends_with_those_that_live(command: Callable[..., Any]) -> None:
+    run = command("abort", aborting(), balancers=BOTH, gone=["lb2"])
+    print(run.output)
+    assert (run.code, told(run)) == (0, [("lb_control", "abort"), ("lb_canary", "")])
+    assert "lb2: down, so it is left out" in " ".join(run.output.split())
+
+
+def test_an_abort_ends_the_canary_where_it_can_and_is_to_be_run_again(command: Callable[..., Any], served: int) -> None:
+    run = command("abort", aborting(), balancers=BOTH, gone=["lb2"], bind=served)
+    print(run.output)
+    assert (run.code, told(run)) == (2, [("lb_control", "abort"), ("lb_canary", "")])
+    assert "cannot be told where to send them; run abort.yml again once it does" in " ".join(run.output.split())

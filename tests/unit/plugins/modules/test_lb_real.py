@@ -734,6 +734,11 @@ def test_a_service_in_maintenance_is_answered_by_the_balancer_until_it_is_back(f
     look()
     fleet.machine.reload()
     look()
+    found = run_module(lb_info, capsys, **fleet.params)["load_balancer"]["services"]
+    assert {name: service["maintenance"] for name, service in found.items()} == {
+        "tumour": {"retry_after": 120, "detail": said},
+        "prices": None,
+    }
     # What the file says and the running HAProxy does not is put right.
     fleet.machine.ask(f"clear map {fleet.machine.state_dir}/maintenance.map")
     assert fleet.machine.get("/tumour/predict")[0] == 200
@@ -741,6 +746,12 @@ def test_a_service_in_maintenance_is_answered_by_the_balancer_until_it_is_back(f
     look()
     assert run_module(lb_maintenance, capsys, **fleet.params, services=["tumour"], state="absent")["changed"]
     assert fleet.machine.get("/tumour/predict")[0] == 200
+    assert run_module(lb_info, capsys, **fleet.params)["load_balancer"]["services"]["tumour"]["maintenance"] is None
+    fleet.machine.ask(f"add map {fleet.machine.state_dir}/maintenance.map tumour noon")
+    assert run_module(lb_info, capsys, **fleet.params)["msg"] == (
+        "maintenance.map: expected seconds, a bar and what clients are told, found 'noon'"
+    )
+    fleet.machine.ask(f"clear map {fleet.machine.state_dir}/maintenance.map")
     unknown = run_module(lb_maintenance, capsys, **fleet.params, services=["weather"])
     assert unknown["msg"] == "services: expected some of prices, tumour, found weather"
 

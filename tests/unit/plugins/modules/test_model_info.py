@@ -139,6 +139,12 @@ def _leave_partial(_layout: Layout, place: Path) -> str:
     return f"{partial}: expected no rest of a run that was killed"
 
 
+def _leave_partial_env(layout: Layout, _place: Path) -> str:
+    partial = layout.envs / f".partial-{ENV}"
+    partial.mkdir()
+    return f"{partial}: expected no rest of a run that was killed"
+
+
 def _lose_env(layout: Layout, place: Path) -> str:
     (layout.env(ENV) / "env.json").unlink()
     return f"{place}: expected an environment that is complete, found {ENV}"
@@ -150,7 +156,7 @@ def _point_nowhere(layout: Layout, _place: Path) -> str:
     return f"{link}: expected a release of this host, found 9-aaaaaaaaaaaa"
 
 
-@pytest.mark.parametrize("harm", [_flip, _leave_partial, _lose_env, _point_nowhere])
+@pytest.mark.parametrize("harm", [_flip, _leave_partial, _leave_partial_env, _lose_env, _point_nowhere])
 def test_what_should_not_be_is_found_where_it_is_asked_for(
     slot: Callable[..., Any], info: Callable[..., Any], release: str, layout: Layout, harm: Callable[..., str]
 ) -> None:
@@ -161,10 +167,25 @@ def test_what_should_not_be_is_found_where_it_is_asked_for(
     assert info()["problems"] == []
 
 
-def test_a_unit_of_no_slot_is_found(slot: Callable[..., Any], info: Callable[..., Any], systemd: Any) -> None:
+@pytest.mark.parametrize(
+    ("unit", "those"),
+    [("model-server@forgotten-blue.service", "slots"), ("model-trial-forgotten-blue.service", "trials for slots")],
+)
+def test_a_unit_of_no_slot_is_found(
+    slot: Callable[..., Any], info: Callable[..., Any], systemd: Any, unit: str, those: str
+) -> None:
     slot()
-    systemd.run("model-server@forgotten-blue.service")
-    assert info(verify=True)["problems"] == ["model-server@forgotten-blue.service: expected no unit but those of slots"]
+    systemd.run(unit)
+    assert info(verify=True)["problems"] == [f"{unit}: expected no unit but those of {those}"]
+
+
+def test_a_trial_that_runs_is_told_with_its_service(
+    slot: Callable[..., Any], info: Callable[..., Any], systemd: Any
+) -> None:
+    slot()
+    systemd.run("model-trial-tumour-green.service")
+    found = info(verify=True)
+    assert (found["trials"], found["problems"], info()["trials"]) == (["tumour"], [], [])
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,18 @@ def _damaged(hosts: dict[str, Any], _balancers: dict[str, Any]) -> None:
     hosts["m1"]["problems"] = ["model.pkl: expected sha256 1, found 2"]
 
 
+def _trial(hosts: dict[str, Any], _balancers: dict[str, Any]) -> None:
+    hosts["m1"]["trials"] = ["tumour"]
+
+
 @pytest.mark.parametrize(
     ("change", "problems"),
     [
+        (
+            _service("lb2", maintenance={"retry_after": 60, "detail": "Back at noon."}),
+            ["tumour: expected all balancers to agree on maintenance, found lb1 none; lb2 says 'Back at noon.'"],
+        ),
+        (_trial, ["m1: expected no trial of tumour without a rollout, found one running"]),
         (_gone, ["m2: expected an answer, found none"]),
         (_damaged, ["m1: model.pkl: expected sha256 1, found 2"]),
         (
@@ -153,3 +162,58 @@ def test_a_balancer_without_the_service_is_said() -> None:
     hosts, balancers = fleet()
     balancers["lb2"]["services"] = {}
     assert find_problems({"tumour": SERVICE}, hosts, balancers) == ["lb2: expected pools for tumour, found none"]
+
+
+def test_a_trial_that_a_rollout_makes_is_no_problem() -> None:
+    hosts, balancers = fleet()
+    _trial(hosts, balancers)
+    for balancer in balancers.values():
+        balancer["services"]["tumour"]["rollout"] = {"id": "r1", "held": True, "step": "stage"}
+    assert not [line for line in find_problems({"tumour": SERVICE}, hosts, balancers) if "trial" in line]
+
+
+def rollout(day: int, verdict: str = "done", service: str = "tumour") -> dict[str, Any]:
+    step = {"name": "move", "hosts": [], "state": "done"}
+    meant = {service: {"release": ONE.name, "slot": "blue", "was": {"release": None, "slot": None}}}
+    name = f"{20260100 + day}T000000Z-0a1b2c3d"
+    return {"id": name, "action": "deploy", "services": meant, "verdict": verdict, "steps": [step]}
+
+
+TAKES_OVER = {**rollout(2), "takes_over": [rollout(1)["id"]]}
+DISAGREE = "journal: expected all balancers to agree, found "
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "problems"),
+    [
+        ([rollout(1), rollout(2)], [rollout(1), rollout(2)], []),
+        ([rollout(1)], [], [f"{DISAGREE}20260101T000000Z-0a1b2c3d done on lb1, nothing on lb2"]),
+        (
+            [rollout(1), rollout(2), rollout(3)],
+            [rollout(2), rollout(3, "rolled_back")],
+            [f"{DISAGREE}20260103T000000Z-0a1b2c3d done on lb1, rolled_back on lb2, and 1 before it"],
+        ),
+        ([rollout(day) for day in range(1, 52)], [rollout(day) for day in range(2, 52)], []),
+        ([{**rollout(1, "failed"), "steps": []}], [], []),
+        ([rollout(1, "withdrawn")], [], []),
+        (
+            [rollout(1, "withdrawn")],
+            [rollout(1)],
+            [f"{DISAGREE}20260101T000000Z-0a1b2c3d nothing on lb1, done on lb2"],
+        ),
+        ([rollout(1, service="prices")], [], []),
+        ([rollout(1), TAKES_OVER], [rollout(1, "resumed"), TAKES_OVER], []),
+        ([rollout(1, "rolled_back"), TAKES_OVER], [TAKES_OVER], []),
+    ],
+    ids=[
+        *("the same", "one is missing", "another verdict", "an old one is let go", "refused by a gate"),
+        *("refused by a balancer", "refused by one balancer alone", "of another service"),
+        *("died when it ended", "died when it began"),
+    ],
+)
+def test_journals_that_tell_the_same_rollouts_apart_are_said(
+    first: list[Any], second: list[Any], problems: list[str]
+) -> None:
+    hosts, balancers = fleet()
+    balancers["lb1"]["rollouts"], balancers["lb2"]["rollouts"] = first, second
+    assert find_problems({"tumour": SERVICE}, hosts, balancers) == problems

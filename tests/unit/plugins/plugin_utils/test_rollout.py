@@ -366,6 +366,31 @@ def test_status_has_a_row_a_service_slot_and_host() -> None:
     assert lines[0].split() == ["service", "slot", "route", "host", "release", "unit", "ready", "balancer"]
 
 
+NOON = {"retry_after": 120, "detail": "Back at noon."}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "lines"),
+    [
+        (None, None, []),
+        (NOON, NOON, ["tumour: in maintenance on lb1, lb2: 503, Back at noon. Retry-After: 120"]),
+        (None, NOON, ["tumour: in maintenance on lb2: 503, Back at noon. Retry-After: 120"]),
+    ],
+    ids=["none", "on both", "on one"],
+)
+def test_the_status_says_which_service_is_in_maintenance(first: Any, second: Any, lines: list[str]) -> None:
+    balancers = {"lb1": balancer_state(blue=ONE), "lb2": balancer_state(blue=ONE)}
+    for state, notice in zip(balancers.values(), (first, second), strict=True):
+        state["services"]["tumour"]["maintenance"] = notice
+    assert status_lines({"tumour": SERVICE}, {}, balancers)[5:] == lines
+
+
+def test_the_status_shows_which_host_is_taken_out() -> None:
+    balancer = balancer_state(blue=ONE, admin={("blue", "m1"): "maint"})
+    rows = status_lines({"tumour": SERVICE}, {}, {"lb1": balancer})
+    assert [row.split()[-1] for row in rows[1:3]] == ["UP/maint", "UP/ready"]
+
+
 CONTRACT = Contract(True, (Column("age", "int64"),), (Output("predictions", "int64", (-1,)),))
 DOCUMENT = {
     "columns": True,
