@@ -58,12 +58,8 @@ class Target:
 
     def exchange(self) -> bytes:
         """All that is sent back, its head too. Raises StepError when it is not a 200."""
-        answer = b""
         with socket.create_connection((HOST, self.port), timeout=30) as connection:
-            connection.sendall(self.request())
-            while not _is_whole(answer):
-                answer += connection.recv(65536)
-        return answer
+            return _exchange(connection, self.request())
 
     def ask(self, timeout: float = 30) -> bytes:
         """The answer's body. Raises OSError or HTTPException when there is none, StepError when it is not a 200."""
@@ -97,6 +93,7 @@ def requests_per_second(target: Target, seconds: int, connections: int = CONNECT
 def latencies(target: Target, rate: float, seconds: float) -> list[float]:
     """Seconds from when each request was due, sorted, at ``rate`` requests a second evenly spaced.
 
+    Of kept connections: each has had an answer before, for to open one takes as long as several answers.
     An open loop: what is due while all connections wait for answers is sent late, and its wait counts. Waits by asking
     again and again rather than by sleeping, since a timer of the system is as coarse as what is measured.
     """
@@ -109,6 +106,7 @@ def latencies(target: Target, rate: float, seconds: float) -> list[float]:
         for _ in range(CONNECTIONS):
             connected = stack.enter_context(socket.create_connection((HOST, target.port)))
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _exchange(connected, request)
             sockets[connected.fileno()] = connected
             events.register(connected, select.EPOLLIN)
         free = deque(sockets)
@@ -131,6 +129,15 @@ def latencies(target: Target, rate: float, seconds: float) -> list[float]:
                 taken.append(time.perf_counter() - due_of.pop(number))
                 free.append(number)
     return sorted(taken)
+
+
+def _exchange(connection: socket.socket, request: bytes) -> bytes:
+    """All that is sent back, its head too. Raises StepError when it is not a 200."""
+    answer = b""
+    connection.sendall(request)
+    while not _is_whole(answer):
+        answer += connection.recv(65536)
+    return answer
 
 
 def _is_whole(answer: bytes) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.figures import Figures
 from benchmarks.serving import models, peers, servers
 from benchmarks.serving.client import HOST, Target, latencies, requests_per_second
-from benchmarks.serving.servers import OURS
+from benchmarks.serving.servers import OURS, stolen
 from testbed.command import StepError
 from testbed.load import percentile
 
@@ -109,10 +109,11 @@ def tail(figures: Figures, effort: Effort) -> None:
 
     The client spins on its core, so whatever else the machine has to do falls on the server's, some milliseconds at a
     time, in which as many requests wait as p99 is about. So there are many short windows, and those count in which the
-    server had its processor to itself, by the kernel's own account of what waited for it. The figure is the median of
-    their p99 over p50. Between any two there is a window with a bare loop of epoll on the same core, from the same
-    client and at the same rate: the floor that the machine has at the time. The floor, and p99 over p50 of all windows
-    and of all requests together, are stored beside the figure.
+    server had its processor to itself, by the kernel's own account of what waited for it and of what a hypervisor took
+    away. The figure is the median of their p99 over p50; where they are less than a quarter of all, the machine has too
+    much else to do, and there is none. Between any two there is a window with a bare loop of epoll on the same core,
+    from the same client and at the same rate: the floor that the machine has at the time. The floor, and p99 over p50
+    of all windows and of all requests together, are stored beside the figure.
     """
     served, trained = servers.serve_ours("linear"), models.train("linear")
     with contextlib.ExitStack() as stack:
@@ -132,17 +133,13 @@ def tail(figures: Figures, effort: Effort) -> None:
         quiet: list[list[float]] = []
         bare_ones: list[list[float]] = []
         for _window in range(effort.rounds * effort.seconds * WINDOWS):
-            before = server.waited()
+            before = server.waited() + stolen()
             measured.append(latencies(target, rate, WINDOW_SECONDS))
-            if server.waited() - before <= DISTURBED_SECONDS:
+            if server.waited() + stolen() - before <= DISTURBED_SECONDS:
                 quiet.append(measured[-1])
             bare_ones.append(latencies(floor, rate, WINDOW_SECONDS))
-    if len(quiet) * 4 < len(measured):
-        raise StepError(
-            f"half load: expected the server to have its processor to itself in a quarter of {len(measured)} windows, "
-            f"found {len(quiet)}: the machine has too much else to do"
-        )
-    found = {OURS: quiet, "floor": bare_ones}
+    is_enough = len(quiet) * 4 >= len(measured)
+    found = {OURS: quiet if is_enough else measured, "floor": bare_ones}
     ratios = {name: _median(_tail_of(window) for window in windows) for name, windows in found.items()}
     figures.note(
         workload="half_load",
@@ -159,7 +156,8 @@ def tail(figures: Figures, effort: Effort) -> None:
             for name, windows in {OURS: measured, "floor": bare_ones}.items()
         },
     )
-    figures.add("serving_p99_over_p50", round(ratios[OURS], 2), "<= 3")
+    if is_enough:
+        figures.add("serving_p99_over_p50", round(ratios[OURS], 2), "<= 3")
 
 
 def memory(figures: Figures, effort: Effort) -> None:

@@ -170,6 +170,12 @@ class Server:
         return last_line(self._log.read_text(errors="replace"))
 
 
+def stolen() -> float:
+    """For how many seconds a hypervisor has kept this machine's processors from it; steps of a hundredth, as a rule."""
+    total = Path("/proc/stat").read_text().splitlines()[0]
+    return int(total.split()[8]) / os.sysconf("SC_CLK_TCK")
+
+
 @contextlib.contextmanager
 def ours(served: Served, *, workers: int = 1, pinned: bool = True, **settings: str) -> Iterator[Server]:
     """Our server, once it is ready: with its defaults, but for ``settings``."""
