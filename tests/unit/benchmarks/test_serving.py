@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import readme
 from benchmarks.serving import measure, peers, servers, table
-from benchmarks.serving.client import Target, latencies
+from benchmarks.serving.client import CONNECTIONS, Target, latencies
 from testbed.command import ROOT, StepError
 
 ROWS = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
@@ -65,11 +65,12 @@ def listening(reply: Callable[[socket.socket, int], None]) -> Iterator[int]:
 
 def test_latency_counts_from_when_a_request_was_due() -> None:
     def reply(connection: socket.socket, number: int) -> None:
-        if number == 0:
+        # The very first is to the request that a connection is opened with, and counts for nothing.
+        if number in (0, CONNECTIONS):
             time.sleep(0.3)
         connection.sendall(answer(b"{}"))
 
-    # All connections share one lock, so the first answer, which is late, makes the others late.
+    # All connections share one lock, so the first answer that counts, which is late, makes the others late.
     lock = threading.Lock()
 
     def one_at_a_time(connection: socket.socket, number: int) -> None:
@@ -81,7 +82,7 @@ def test_latency_counts_from_when_a_request_was_due() -> None:
     assert len(found) == 50
     # Due at 0 to 0.3 s and answered from 0.3 s on: a closed loop would have seen eight late answers alone.
     assert sum(seconds > 0.05 for seconds in found) >= 20
-    assert found[-1] >= 0.3
+    assert 0.3 <= found[-1] < 0.6
 
 
 def test_an_answer_in_pieces_is_one_answer() -> None:
