@@ -36,9 +36,9 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.wheelhouse impor
 from model_server.bundle.lock import lock as lock_of
 
 from benchmarks import readme
-from benchmarks.figures import Figures, machine
+from benchmarks.figures import RESULTS, Figures, machine
 from benchmarks.rollout import several, size, swap, table
-from testbed import fleet, models
+from testbed import engine, fleet, models
 from testbed.command import ROOT, STATE, StepError
 from testbed.inventory import read_fleet
 from testbed.load import Load
@@ -59,41 +59,54 @@ def main() -> int:
     parser.add_argument(
         "command",
         nargs="?",
-        choices=("run", "table"),
+        choices=("run", *PARTS, "table"),
         default="run",
-        help="run: the figures (default); table: write README's table from the stored figures",
+        help="run: all figures (default); one part of them; table: write README's table from the stored figures",
     )
-    if parser.parse_args().command == "table":
-        readme.write(NAME, table.section(readme.stored(NAME)))
-        return 0
-    figures = Figures(NAME)
-    figures.note(machine=machine())
+    command = parser.parse_args().command
+    status = 0
     try:
-        _prepare()
-        for strategy, change in (
-            ("rolling", lambda: _deploy("2", strategy="rolling")),
-            ("blue_green", lambda: _deploy("3", strategy="blue_green")),
-            ("rollback_warm", _roll_back),
-        ):
-            _under_load(figures, strategy, change)
-        playbook(INVENTORY, "retire", service="tumour")
-        _under_load(figures, "rollback_cold", _roll_back)
-        _ratios(figures)
-        _journal(figures)
-        _gates(figures)
-        _env_build(figures)
-        several.measure(figures)
-        swap.measure(figures)
-        size.measure(figures)
+        if command != "table":
+            engine.ensure()
+            models.build_all(BUNDLES)
+            status = max([_measure(part) for part in (PARTS if command == "run" else [command])])
     except StepError as error:
         print(f"bench-rollout: {error}", file=sys.stderr)
         return 1
+    found = [readme.stored(part) for part in PARTS if (RESULTS / f"{part}.jsonl").exists()]
+    readme.write(NAME, table.section(line for lines in found for line in lines))
+    return status
+
+
+def _measure(part: str) -> int:
+    figures = Figures(part)
+    figures.note(machine=machine())
+    PARTS[part](figures)
     return figures.close()
+
+
+def _rollouts(figures: Figures) -> None:
+    _prepare()
+    for strategy, change in (
+        ("rolling", lambda: _deploy("2", strategy="rolling")),
+        ("blue_green", lambda: _deploy("3", strategy="blue_green")),
+        ("rollback_warm", _roll_back),
+    ):
+        _under_load(figures, strategy, change)
+    playbook(INVENTORY, "retire", service="tumour")
+    _under_load(figures, "rollback_cold", _roll_back)
+    _ratios(figures)
+    _journal(figures)
+    _env_build(figures)
+
+
+def _gated(figures: Figures) -> None:
+    _prepare()
+    _gates(figures)
 
 
 def _prepare() -> None:
     fleet.up(read_fleet(INVENTORY))
-    models.build_all(BUNDLES)
     playbook(INVENTORY, "provision")
     _deploy("1", strategy="basic")
 
@@ -270,6 +283,15 @@ def _venv_and_pip(place: Path, wheels: Path) -> None:
     what = ["--requirement", str(wheels / "env.lock"), *map(str, wheels.glob("modelfleet_model_server-*.whl"))]
     subprocess.run([place / "bin" / "pip", "install", *offline, *what], check=True)
 
+
+PARTS: dict[str, Callable[[Figures], None]] = {
+    NAME: _rollouts,
+    "rollout_gates": _gated,
+    "rollout_several": several.measure,
+    "rollout_swap": swap.measure,
+    "rollout_size": size.measure,
+}
+"""What is measured by itself and kept in a file of this name, so that one may be measured anew."""
 
 if __name__ == "__main__":
     sys.exit(main())

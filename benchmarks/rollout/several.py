@@ -6,7 +6,9 @@ import statistics
 from typing import Any
 
 from benchmarks.figures import Figures
+from testbed import fleet
 from testbed.command import ROOT, STATE
+from testbed.inventory import read_fleet
 from testbed.playbook import playbook
 
 INVENTORY = ROOT / "inventories" / "demo"
@@ -21,6 +23,7 @@ def measure(figures: Figures) -> None:
     The services are removed from the fleet again.
     """
     known = {"tumour": {"port": 8101}, **SERVICES}
+    fleet.up(read_fleet(INVENTORY))
     try:
         playbook(INVENTORY, "provision", modelfleet_services=known)
         for version in "12":

@@ -26,9 +26,10 @@ def section(lines: Iterable[Mapping[str, Any]]) -> str:
     ratios = [("time of", "figure", "to be", "holds"), ("---",) * 4]
     for name, line in figures.items():
         ratios.append((_RATIOS[name], str(line["value"]), line["bar"], "yes" if line["holds"] else "**no**"))
-    machine = next(line["machine"] for line in kept if "machine" in line)
+    found = [line["machine"] for line in kept if "machine" in line]
+    machines = dict.fromkeys(f"{machine['processor']}, {machine['processors']} processors" for machine in found)
     return (
-        f"{_table(rows)}\n{_table(ratios)}\n{machine['processor']}, {machine['processors']} processors, which the "
+        f"{_table(rows)}\n{_table(ratios)}\n{'; '.join(machines)}, which the "
         "clients, Ansible and the whole fleet share.\n"
     )
 
