@@ -198,6 +198,11 @@ def stories() -> list[str]:
     return [*FIRST, *(name for name in found if name not in FIRST and name != "virtual_machine")]
 
 
+def chaos() -> None:
+    """What breaks in the middle of rollouts: ten minutes of it, each time with another seed."""
+    run("python", "-m", "benchmarks.chaos", "--minutes=10", "--no-store", PYTHONPATH=".collections")
+
+
 def install(package: str) -> None:
     """A package of the distribution that the tests need."""
     become = [] if os.geteuid() == 0 else ["sudo"]
@@ -216,11 +221,11 @@ def build() -> Path:
 FIRST = ("default", "rolling", "blue_green", "canary", "rollback", "interrupted", "bad_release", "bad_input")
 TOLD = {f"molecule/{name}": story(name) for name in stories()}
 # The longest first, beside which the others run one by one.
-ALL: tuple[Callable[[], None], ...] = (unit, lint, types, sanity, importer, molecule, machine)
+ALL: tuple[Callable[[], None], ...] = (unit, lint, types, sanity, importer, molecule, chaos, machine)
 STAGES = {stage.__name__: stage for stage in ALL} | TOLD | {"molecule/end": fleet_down}
-ALONE = {"molecule", *TOLD, "molecule/end", "machine"}
+ALONE = {"molecule", *TOLD, "molecule/end", "chaos", "machine"}
 """What uses all processors, and whose clients would take a busy machine for a slow service."""
-USUALLY = {"molecule": 5, **dict.fromkeys(TOLD, 10), "machine": 25}
+USUALLY = {"molecule": 5, **dict.fromkeys(TOLD, 10), "chaos": 16, "machine": 25}
 """What these may take on a slow machine, in minutes; ``machine`` without KVM."""
 
 

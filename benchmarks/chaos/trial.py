@@ -29,8 +29,10 @@ ROLLOUT_SECONDS = 240
 SETTLE_SECONDS = 20
 NEXT = {"1": "2", "2": "3", "3": "1"}
 """What is deployed where a version serves. The hosts keep two releases, so that they have to be given the third."""
-STRATEGIES = {"basic": "basic", "rolling": "rolling", "swap": "blue_green"}
+STRATEGIES = {"swap": "blue_green", "gradual": "canary", "rolling": "rolling", "basic": "basic"}
 """The services of the inventory, and the strategy of each."""
+JUDGED = ("gradual",)
+"""Those whose releases are judged by what clients see: a host that breaks may well end their rollout, as it should."""
 
 
 @dataclass(frozen=True)
