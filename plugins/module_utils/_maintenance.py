@@ -39,8 +39,8 @@ class Notice:
 
 def parse_notice(value: str) -> Notice:
     """The notice that ``value`` of a map stands for; ValueError for a value that no notice has."""
-    seconds, bar, message = value.partition("|")
-    if not bar or not seconds.isdecimal():
+    seconds, separator, message = value.partition("|")
+    if not separator or not seconds.isdecimal():
         raise ValueError(f"{MAP}: expected seconds, a bar and what clients are told, found {value!r}")
     return Notice(int(seconds), unquote(message))
 

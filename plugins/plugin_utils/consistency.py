@@ -95,7 +95,8 @@ def _balancers_agree(service: Service, states: Mapping[str, Mapping[str, Any]]) 
 def _maintenance_agrees(service: Service, states: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     notices = {name: state.get("maintenance") for name, state in states.items()}
     said = [f"{name} says {notice['detail']!r}" if notice else f"{name} none" for name, notice in notices.items()]
-    if any(notice != next(iter(notices.values())) for notice in notices.values()):
+    found = list(notices.values())
+    if any(notice != found[0] for notice in found):
         yield f"{service.name}: expected all balancers to agree on maintenance, found {'; '.join(said)}"
 
 
