@@ -21,7 +21,10 @@ demo-down: setup ## Remove all that the demo made; Docker and the wheels in ~/.c
 test: setup ## Everything, with the time of each stage (MINUTES=84 to leave out what would end later)
 	@$(PYTHON) tests/run.py $(if $(MINUTES),--minutes $(MINUTES))
 
-lint types unit sanity importer machine molecule: setup ## One stage of the tests
+unit: setup ## Unit tests, of the collection and of the model server
+	@$(PYTHON) tests/run.py unit app
+
+lint types sanity importer machine molecule: setup ## One stage of the tests
 	@$(PYTHON) tests/run.py $@
 
 bench-rollout: setup ## Requests lost and time taken by each strategy, on the demo's fleet

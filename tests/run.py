@@ -109,16 +109,35 @@ def types() -> None:
 
 
 def unit() -> None:
-    """Unit tests, with a real HAProxy, gunicorn, browser and HTTP servers where the code talks to one."""
+    """Unit tests of the collection, with a real HAProxy and HTTP servers where the code talks to one."""
+    _pytest("tests/unit")
+
+
+def app() -> None:
+    """Unit tests of the model server, with a real gunicorn, HAProxy and browser."""
+    _pytest("app/tests")
+
+
+def _pytest(folder: str) -> None:
     path = f"{ENVIRONMENT['PATH']}:/usr/sbin:/sbin"
     needed, left_out = unit_needs(platform.freedesktop_os_release())
+    left_out = [test for test in left_out if test.startswith(folder)]
     with installing:
         for program, package in needed.items():
             if not shutil.which(program, path=path):
                 install(package)
     for test in left_out:
         say(f"left out, for this distribution has no package of Chromium: {test}")
-    run("python", "-m", "pytest", *(f"--deselect={test}" for test in left_out), PATH=path)
+    # The model server has settings of its own, for who works on it alone.
+    run(
+        "python",
+        "-m",
+        "pytest",
+        "--config-file=pyproject.toml",
+        folder,
+        *(f"--deselect={test}" for test in left_out),
+        PATH=path,
+    )
 
 
 def unit_needs(distribution: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -221,7 +240,7 @@ def build() -> Path:
 FIRST = ("default", "rolling", "blue_green", "canary", "rollback", "interrupted", "bad_release", "bad_input")
 TOLD = {f"molecule/{name}": story(name) for name in stories()}
 # The longest first, beside which the others run one by one.
-ALL: tuple[Callable[[], None], ...] = (unit, lint, types, sanity, importer, molecule, chaos, machine)
+ALL: tuple[Callable[[], None], ...] = (unit, app, lint, types, sanity, importer, molecule, chaos, machine)
 STAGES = {stage.__name__: stage for stage in ALL} | TOLD | {"molecule/end": fleet_down}
 ALONE = {"molecule", *TOLD, "molecule/end", "chaos", "machine"}
 """What uses all processors, and whose clients would take a busy machine for a slow service."""

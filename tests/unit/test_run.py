@@ -172,8 +172,9 @@ def test_what_is_left_out_is_said_and_told_to_pytest(
     monkeypatch.setattr(stages, "run", lambda *command, **_environment: ran.append(command))
     monkeypatch.setattr(stages.shutil, "which", lambda _program, path: path)
     monkeypatch.setattr(stages.platform, "freedesktop_os_release", lambda: {"ID": "ubuntu"})
-    stages.unit()
-    assert ran == [("python", "-m", "pytest", f"--deselect={stages.IN_A_BROWSER}")]
+    stages.app()
+    settings = "--config-file=pyproject.toml"
+    assert ran == [("python", "-m", "pytest", settings, "app/tests", f"--deselect={stages.IN_A_BROWSER}")]
     assert capsys.readouterr().out.endswith(f"has no package of Chromium: {stages.IN_A_BROWSER}\n")
 
 
