@@ -244,7 +244,7 @@ ALL: tuple[Callable[[], None], ...] = (unit, app, lint, types, sanity, importer,
 STAGES = {stage.__name__: stage for stage in ALL} | TOLD | {"molecule/end": fleet_down}
 ALONE = {"molecule", *TOLD, "molecule/end", "chaos", "machine"}
 """What uses all processors, and whose clients would take a busy machine for a slow service."""
-USUALLY = {"molecule": 5, **dict.fromkeys(TOLD, 10), "chaos": 16, "machine": 25}
+USUALLY = {"molecule": 5, **dict.fromkeys(TOLD, 12), "chaos": 16, "machine": 25}
 """What these may take on a slow machine, in minutes; ``machine`` without KVM."""
 
 
