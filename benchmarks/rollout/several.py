@@ -13,7 +13,10 @@ from testbed.playbook import playbook
 
 INVENTORY = ROOT / "inventories" / "demo"
 BUNDLES = STATE / "bundles"
-SERVICES = {name: {"port": port, "workers": 1} for name, port in (("one", 8301), ("two", 8311), ("three", 8321))}
+SERVICES = {
+    name: {"port": port, "workers": 1, "model": "tumour"}
+    for name, port in (("one", 8301), ("two", 8311), ("three", 8321))
+}
 ROUNDS = 3
 
 

@@ -59,7 +59,7 @@ def _inventory(hosts: int, names: int) -> dict[str, Any]:
     everything = document["all"]
     everything["vars"] = {
         "testbed": {"name": NAME, "subnet": "10.213.80.0/24"},
-        "modelfleet_services": {SERVICE: {"port": 8101, "workers": 1, "max_wait_ms": 10000}},
+        "modelfleet_services": {SERVICE: {"port": 8101, "model": "tumour", "workers": 1, "max_wait_ms": 10000}},
     }
     groups = everything["children"]
     groups["load_balancers"]["hosts"] = {"lb1": {"ansible_host": "10.213.80.10"}}
