@@ -13,8 +13,9 @@ from testbed.playbook import playbook
 
 INVENTORY = ROOT / "inventories" / "demo"
 BUNDLES = STATE / "bundles"
+# Not kept warm, so that every deploy starts what it moves to.
 SERVICES = {
-    name: {"port": port, "workers": 1, "model": "tumour"}
+    name: {"port": port, "model": "tumour", "workers": 1, "keep_warm": False}
     for name, port in (("one", 8301), ("two", 8311), ("three", 8321))
 }
 ROUNDS = 3

@@ -35,7 +35,8 @@ _value:
   type: float
 """
 
-AHEAD = 0.8
+AHEAD = 1.5
+"""What it takes to have a task run on every balancer, and wait there; on a busy controller, too. It is what a move is late by."""
 APART = 3.0
 
 
