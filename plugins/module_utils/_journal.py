@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Optional
 
 from ._layout import check_service
@@ -45,12 +45,13 @@ def check_id(name: str) -> str:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a rollout on ``hosts``; ``state`` is started, done or failed, and ``at`` when it became so."""
+    """A step of a rollout on ``hosts``, begun then; ``state`` is started, done or failed, and ``at`` when it became so."""
 
     name: str
     hosts: tuple[str, ...]
     state: str
     at: str
+    begun: str = ""
 
     def __str__(self) -> str:
         where = f" ({', '.join(self.hosts)})" if self.hosts else ""
@@ -158,7 +159,7 @@ def begin(journal: Journal, rollout: Rollout, at: str) -> list[Write]:
 
     The locks are first, and each says all that there is to know. Those that are taken over are ended last.
     """
-    begun = replace(rollout, begun=at, steps=tuple(replace(step, at=at) for step in rollout.steps))
+    begun = replace(rollout, begun=at, steps=tuple(replace(step, at=at, begun=at) for step in rollout.steps))
     holders = {service: journal.holder(service) for service in rollout.services}
     for service, holder in holders.items():
         if holder and holder.id not in (rollout.id, *rollout.takes_over):
@@ -202,7 +203,7 @@ def check_holds(journal: Journal, name: str) -> Rollout:
 def start_step(journal: Journal, name: str, step: str, hosts: Sequence[str], at: str) -> list[Write]:
     """A step begins; the one before it is done then."""
     rollout = check_holds(journal, name)
-    steps = (*_close(rollout, "done", at).steps, Step(step, tuple(hosts), "started", at))
+    steps = (*_close(rollout, "done", at).steps, Step(step, tuple(hosts), "started", at, at))
     return [Write(_record(name), replace(rollout, steps=steps))]
 
 
@@ -285,7 +286,10 @@ def read_rollout(document: Any, where: str) -> Rollout:
     try:
         document = {"steps": (), **document}
         known = {name: document[name] for name in _PLAIN if name in document}
-        steps = [Step(it["name"], tuple(it["hosts"]), it["state"], it.get("at", "")) for it in document["steps"]]
+        steps = [
+            Step(it["name"], tuple(it["hosts"]), it["state"], it.get("at", ""), it.get("begun", ""))
+            for it in document["steps"]
+        ]
         return Rollout(
             **known,
             where=document.get("from", "unknown"),
@@ -303,7 +307,7 @@ def show_rollout(rollout: Rollout) -> dict[str, Any]:
         **{name: getattr(rollout, name) for name in _PLAIN},
         "from": rollout.where,
         "takes_over": list(rollout.takes_over),
-        "steps": [{"name": it.name, "hosts": list(it.hosts), "state": it.state, "at": it.at} for it in rollout.steps],
+        "steps": [{**asdict(it), "hosts": list(it.hosts)} for it in rollout.steps],
         "gates": list(rollout.gates),
     }
 

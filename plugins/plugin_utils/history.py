@@ -55,7 +55,7 @@ def rollout_lines(journals: Mapping[str, Iterable[Mapping[str, Any]]], wanted: s
     lines += [f"took over {name}" for name in found.takes_over]
     lines += [f"undid {found.undoes}"] if found.undoes else []
     lines += [f"override {name}: {reason}" for name, reason in found.overrides.items()]
-    lines += [f"step {step} at {step.at}" for step in found.steps]
+    lines += [f"step {step} at {step.at}" + (f", begun at {step.begun}" if step.begun else "") for step in found.steps]
     lines += [
         f"gate {gate.get('gate')} on {gate.get('host') or gate.get('where')}: {gate.get('verdict')}, "
         f"expected {gate.get('expected')}, found {gate.get('found')}"

@@ -94,7 +94,7 @@ def test_a_rollout_that_died_is_taken_over_and_may_not_go_on(undoes: str | None,
 
 def test_a_rollout_that_is_refused_before_it_began_is_kept_and_holds_nothing() -> None:
     journal = begun()
-    wanted = rollout(2, takes_over=(name_of(1),), undoes=name_of(1), steps=(Step("stage", ("m1",), "started", AT),))
+    wanted = rollout(2, takes_over=(name_of(1),), undoes=name_of(1), steps=(Step("stage", ("m1",), "started", AT, AT),))
     gate = {"gate": "contract", "verdict": "fail"}
     writes = refuse(journal, wanted, LATER, "gate contract: no", [gate])
     after = journal.after(writes)
@@ -119,11 +119,11 @@ def test_refusals_let_the_oldest_records_go_too() -> None:
 
 def test_steps_follow_each_other_and_the_last_is_told() -> None:
     journal = begun()
-    for step in ("stage", "start"):
-        journal = journal.after(start_step(journal, name_of(1), step, ["m1"], AT))
+    for step, at in (("stage", AT), ("start", LATER)):
+        journal = journal.after(start_step(journal, name_of(1), step, ["m1"], at))
     assert check_holds(journal, name_of(1)).steps == (
-        Step("stage", ("m1",), "done", AT),
-        Step("start", ("m1",), "started", AT),
+        Step("stage", ("m1",), "done", LATER, begun=AT),
+        Step("start", ("m1",), "started", LATER, begun=LATER),
     )
     failed = journal.after(end(journal, name_of(1), "failed", LATER, "gate golden")).find(name_of(1))
     assert failed

@@ -30,7 +30,10 @@ def record(name: str, **changed: Any) -> dict[str, Any]:
     }
 
 
-STEPS = [{"name": "move", "hosts": [], "state": "done", "at": "2026-01-02T03:04:50Z"}]
+STEPS = [
+    {"name": "stage", "hosts": ["m1"], "state": "done", "at": "2026-01-02T03:04:40Z", "begun": "2026-01-02T03:04:06Z"},
+    {"name": "move", "hosts": [], "state": "done", "at": "2026-01-02T03:04:50Z"},
+]
 GATE = {"gate": "golden", "host": "m1", "verdict": "pass", "expected": "20 rows", "found": "20 rows"}
 ENDED = record(FIRST, verdict="done", ended="2026-01-02T03:05:00Z", steps=STEPS, gates=[GATE])
 BALANCERS = {
@@ -76,6 +79,7 @@ def test_one_rollout_is_shown_whole() -> None:
         "begun 2026-01-02T03:04:05Z, ended 2026-01-02T03:05:00Z (55 s)",
         "verdict done",
         "tumour: from 1-aaaaaaaaaaaa in blue to 2-bbbbbbbbbbbb in green, bundle none",
+        "step stage (m1) done at 2026-01-02T03:04:40Z, begun at 2026-01-02T03:04:06Z",
         "step move done at 2026-01-02T03:04:50Z",
         "gate golden on m1: pass, expected 20 rows, found 20 rows",
     ]
