@@ -3,7 +3,8 @@
 Each trial deploys to a service under load, breaks something at a random moment, mends it, and has the rollout finished
 or undone. It is survived if the right version serves then, ``status.yml -e verify=true`` finds that routes, files,
 hosts and journal agree, and no request was lost but those in flight on what was killed. The seed that is printed gives
-the same trials at the same moments again. ``--minutes`` ends it early: every fault comes once before any comes again.
+the same trials again, at the same shares of what a deploy takes. ``--minutes`` ends it early: every fault comes once
+before any comes again.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import itertools
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 
+from benchmarks import readme
 from benchmarks.chaos import together
-from benchmarks.chaos.faults import FAULTS, KILLED_CONTROLLER, install_needs
-from benchmarks.chaos.trial import BUNDLES, INVENTORY, JUDGED, STRATEGIES, Outcome, Trial, run
+from benchmarks.chaos.faults import ACTIVE_BALANCER, FAULTS, KILLED_CONTROLLER, install_needs
+from benchmarks.chaos.table import section
+from benchmarks.chaos.trial import BUNDLES, COUNTED, INVENTORY, STRATEGIES, Outcome, Trial, run
 from benchmarks.figures import Figures, machine
 from testbed import engine, fleet, image, models
 from testbed.command import StepError, say
@@ -45,12 +49,18 @@ def plan(chance: random.Random) -> Iterator[Trial]:
             for place in range(KILLS)
         ]
     )
-    services = itertools.cycle(service for service in STRATEGIES if service not in JUDGED)
-    # Shuffled, for a run that ends early tries the first ones alone.
-    ordered = [(moment, fault) for moment in MOMENTS for fault in chance.sample(FAULTS, len(FAULTS))]
+    # Shuffled, for a run that ends early tries the first ones alone; but for the worst, which comes in every run.
+    turns = [(turn, fault) for turn in range(len(MOMENTS)) for fault in chance.sample(FAULTS, len(FAULTS))]
+    turns.sort(key=lambda it: (it[0], it != (0, ACTIVE_BALANCER)))
+    # Each fault meets each of these strategies.
     faults = [
-        Trial(next(services), fault, chance.uniform(*moment), "again" if place % 2 else "rollback")
-        for place, (moment, fault) in enumerate(ordered)
+        Trial(
+            COUNTED[(turn + FAULTS.index(fault)) % len(COUNTED)],
+            fault,
+            chance.uniform(*MOMENTS[turn]),
+            "again" if place % 2 else "rollback",
+        )
+        for place, (turn, fault) in enumerate(turns)
     ]
     for trial in faults:
         yield trial
@@ -124,12 +134,26 @@ def main() -> int:
             fleet.down(read_fleet(INVENTORY))
     for line in table(outcomes):
         say(line)
+    for outcome in outcomes:
+        figures.note(
+            fault=outcome.fault,
+            trial=outcome.trial,
+            done=outcome.done,
+            sent=outcome.sent,
+            lost=outcome.lost,
+            excess=outcome.excess,
+            survived=not outcome.problem,
+        )
     survived = sum(not outcome.problem for outcome in outcomes)
+    figures.note(ended=dict(Counter(outcome.done for outcome in outcomes)))
     figures.note(requests_sent=sum(outcome.sent for outcome in outcomes), requests_failed=sum(o.lost for o in outcomes))
     figures.add("chaos_tried", len(outcomes), ">= 1")
     figures.add("chaos_survived", survived, f">= {len(outcomes)}")
     figures.add("chaos_requests_lost", sum(outcome.excess for outcome in outcomes), "== 0")
-    return figures.close(store=not options.no_store)
+    status = figures.close(store=not options.no_store)
+    if not options.no_store:
+        readme.write("chaos", section(figures.lines))
+    return status
 
 
 if __name__ == "__main__":

@@ -208,11 +208,13 @@ def _fast(scene: Scene) -> None:
 
 KILLED_CONTROLLER = Fault("the controller is killed", _kill_controller)
 
+ACTIVE_BALANCER = Fault("the active balancer loses its power", _power_off("active"), _power_on, loses="the balancer")
+
 FAULTS: tuple[Fault, ...] = (
     Fault("a host loses its power", _power_off("model"), _power_on, loses="the host"),
     Fault("a host hangs", _freeze, _thaw, loses="the host", seconds=8),
     Fault("SSH to a host is cut", _cut_ssh),
-    Fault("the active balancer loses its power", _power_off("active"), _power_on, loses="the balancer"),
+    ACTIVE_BALANCER,
     Fault("the other balancer loses its power", _power_off("standby"), _power_on),
     Fault("the active balancer is restarted", _haproxy("restart"), loses="the balancer"),
     Fault("the active balancer is reloaded", _haproxy("reload")),

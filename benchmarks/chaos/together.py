@@ -9,6 +9,8 @@ from testbed.command import StepError
 from testbed.inventory import read_fleet
 from testbed.playbook import playbook
 
+FAULT = "two deploys in the same second"
+
 
 def run(service: str, number: int) -> Outcome:
     """Deploy versions 1 and 2 at once where version 3 serves; exactly one of them serves afterwards."""
@@ -32,7 +34,8 @@ def run(service: str, number: int) -> Outcome:
                 problem = str(error)
     lost = clients.result["failed"]
     return Outcome(
-        trial=f"blue_green: two deploys in the same second, {number + 1}",
+        trial=f"blue_green: {FAULT}, {number + 1}",
+        fault=FAULT,
         seconds=round(time.monotonic() - started, 1),
         sent=clients.result["sent"],
         lost=lost,

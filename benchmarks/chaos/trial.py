@@ -31,8 +31,9 @@ NEXT = {"1": "2", "2": "3", "3": "1"}
 """What is deployed where a version serves. The hosts keep two releases, so that they have to be given the third."""
 STRATEGIES = {"swap": "blue_green", "gradual": "canary", "rolling": "rolling", "basic": "basic"}
 """The services of the inventory, and the strategy of each."""
-JUDGED = ("gradual",)
-"""Those whose releases are judged by what clients see: a host that breaks may well end their rollout, as it should."""
+COUNTED = ("swap", "rolling")
+"""Those that lose no request of themselves, and whose releases are not judged by what clients see: a canary ends, as it
+should, when a host of it breaks."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Outcome:
     """
 
     trial: str
+    fault: str
     seconds: float
     sent: int
     lost: int
@@ -142,6 +144,7 @@ def run(trial: Trial, usual_seconds: float, random: Random) -> Outcome:
     result = clients.result
     return Outcome(
         trial=str(trial),
+        fault=trial.fault.name,
         seconds=round(time.monotonic() - started, 1),
         sent=result["sent"],
         lost=result["failed"],

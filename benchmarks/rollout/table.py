@@ -10,10 +10,10 @@ _RATIOS = {
     "rollback_warm_over_ping": "a rollback to a warm slot, over `ansible -m ping` on the same inventory",
     "noop_deploy_over_ping": "a deploy that finds nothing to do, over the same",
     "gates_seconds_added": "what every gate, a replay of 2,000 rows too, adds to a blue/green deploy, in seconds",
-    "journal_seconds_added": "what the journal and its locks add to a deploy, in seconds",
+    "journal_seconds_added": "what the journal and its locks add to a deploy behind one balancer, in seconds",
     "env_build_over_pip": "an environment with scikit-learn, over `venv` and `pip` with the same wheels",
     "multi_service_over_single": "a deploy of three services as one, over that of one of them",
-    "swap_milliseconds": "from the first answer of the new release to the last of the old one, two balancers, in ms",
+    "swap_milliseconds": "from the first new answer to the last old one, over two balancers of one clock, in ms",
     "host_seconds_100_over_10": "a host in a deploy to 100 (20 machines of 5 names each), over one in a deploy to 10",
 }
 

@@ -17,6 +17,7 @@ import yaml
 from benchmarks.chaos import trial as trials
 from benchmarks.chaos.__main__ import KILLS, MOMENTS, plan, table
 from benchmarks.chaos.faults import FAULTS, KILLED_CONTROLLER, Fault
+from benchmarks.chaos.table import section
 from testbed.command import ROOT, StepError
 
 
@@ -41,6 +42,13 @@ def test_every_fault_comes_before_in_and_after_a_hosts_turn_and_once_before_any_
         these = others[turn * len(FAULTS) : (turn + 1) * len(FAULTS)]
         assert {it.fault.name for it in these} == {fault.name for fault in FAULTS}
         assert all(low <= it.moment <= high for it in these)
+
+
+def test_every_fault_meets_every_strategy_that_loses_nothing_and_the_worst_comes_first() -> None:
+    others = [it for it in planned() if it.fault is not KILLED_CONTROLLER]
+    met = {(it.fault.name, it.service) for it in others}
+    assert met == {(fault.name, service) for fault in FAULTS for service in trials.COUNTED}
+    assert {planned(seed)[0].fault.name for seed in range(20)} == {"the active balancer loses its power"}
 
 
 def test_the_seed_gives_the_same_trials_again() -> None:
@@ -145,6 +153,20 @@ def test_only_what_was_in_flight_on_what_is_killed_may_be_lost(
 ) -> None:
     outcome, _ran = tried(replace(HARMLESS, loses=loses), failed=failed)
     assert (outcome.excess, bool(outcome.problem)) == (excess, excess > 0)
+
+
+def test_the_section_of_the_readme_has_a_row_a_fault() -> None:
+    trial = {"fault": "a host hangs", "sent": 1000, "lost": 3, "excess": 0, "survived": True}
+    found = section(
+        [
+            {"machine": {"processor": "P", "processors": 2}, "seed": 7},
+            trial,
+            {**trial, "lost": 9, "excess": 1, "survived": False},
+            {"ended": {"went on": 2}},
+        ]
+    )
+    assert "| a host hangs | 2 | **1** | 2,000 | 12 | 1 |" in found.splitlines()
+    assert "Seed 7. How the deploys ended: went on 2. P, 2 processors" in found
 
 
 def test_the_table_says_how_each_trial_ended(tried: Any) -> None:
