@@ -66,7 +66,8 @@ def fleet_problems(
     only: Sequence[str] | None = None,
 ) -> list[str]:
     services = parse_services(definitions, groups)
-    return find_problems({name: services[name] for name in only or services}, hosts, balancers)
+    asked = {name: services[name] for name in only or services}
+    return find_problems(asked, hosts, balancers, groups.get("load_balancers", ()))
 
 
 class FilterModule:

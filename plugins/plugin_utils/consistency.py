@@ -18,11 +18,18 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import S
 
 
 def find_problems(
-    services: Mapping[str, Service], hosts: Mapping[str, Mapping[str, Any]], balancers: Mapping[str, Mapping[str, Any]]
+    services: Mapping[str, Service],
+    hosts: Mapping[str, Mapping[str, Any]],
+    balancers: Mapping[str, Mapping[str, Any]],
+    known: Iterable[str] = (),
 ) -> list[str]:
-    """A line for each disagreement about ``services``, and for each machine that did not answer; sorted by machine."""
+    """A line for each disagreement about ``services``, and for each machine that did not answer.
+
+    ``known`` are the inventory's balancers, of which ``balancers`` has those that answered.
+    """
     wanted = {host for service in services.values() for host in service.hosts}
-    lines = [f"{host}: expected an answer, found none" for host in sorted(wanted - set(hosts))]
+    silent = [*sorted(set(known) - set(balancers)), *sorted(wanted - set(hosts))]
+    lines = [f"{name}: expected an answer, found none" for name in silent]
     lines += [f"{host}: {problem}" for host in sorted(hosts) for problem in hosts[host].get("problems", ())]
     lines += _journals_agree(services, {name: state.get("rollouts", ()) for name, state in balancers.items()})
     for service in services.values():
@@ -68,8 +75,9 @@ def _service_problems(
         yield from _trial_problems(service, hosts)
     for state in list(states.values())[:1]:
         active: Slot = state["slot"]
-        yield from _active_problems(service, active, state["pools"][active]["release"], hosts)
-        yield from _idle_problems(service, other(active), hosts)
+        pools = state["pools"]
+        yield from _active_problems(service, active, pools[active]["release"], hosts)
+        yield from _idle_problems(service, other(active), pools[other(active)]["release"], hosts)
 
 
 def _balancers_agree(service: Service, states: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -152,8 +160,10 @@ def _active_problems(
             yield f"{host}: expected {service.name} {slot} to be ready, found that it is not"
 
 
-def _idle_problems(service: Service, slot: Slot, hosts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """What is kept warm is ready and the same everywhere; where nothing is kept warm, nothing runs."""
+def _idle_problems(
+    service: Service, slot: Slot, release: str | None, hosts: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str]:
+    """What is kept warm is ready and what the balancers say; where nothing is kept warm, nothing runs."""
     running = {}
     for host in service.slot_hosts[slot]:
         state = _slot(service, slot, hosts[host]) if host in hosts else {}
@@ -165,6 +175,6 @@ def _idle_problems(service: Service, slot: Slot, hosts: Mapping[str, Mapping[str
             yield f"{host}: expected {service.name} {slot} to be active or inactive, found it {state['unit']}"
     if running and not service.keep_warm:
         yield f"{service.name}: expected nothing in the idle slot {slot}, found it running on {', '.join(running)}"
-    if len(set(running.values())) > 1:
-        said = ", ".join(f"{release} on {host}" for host, release in running.items())
-        yield f"{service.name}: expected one release in the idle slot {slot}, found {said}"
+    if set(running.values()) - {release}:
+        said = ", ".join(f"{found} on {host}" for host, found in running.items())
+        yield f"{service.name}: expected {release or 'nothing'} in the idle slot {slot}, found {said}"

@@ -198,6 +198,7 @@ def plan_deploy(
         in_place = slot == active
     else:
         active = active_slot(service, balancers)
+        _check_recorded(service, active, balancers)
         serving = _recorded(service, active, balancers)
         # A first deploy has nothing to protect, and one of what serves already only mends: both stay in the active
         # slot.
@@ -504,6 +505,17 @@ def _recorded(service: Service, slot: Slot, balancers: Mapping[str, BalancerStat
     """The release that the balancers last recorded for a slot; None where one of them has none."""
     found = {state["services"][service.name]["pools"][slot]["release"] for state in balancers.values()}
     return found.pop() if len(found) == 1 else None
+
+
+def _check_recorded(service: Service, slot: Slot, balancers: Mapping[str, BalancerState]) -> None:
+    """Balancers may lack the record of what serves, but not have two: one was cut off while the others moved on."""
+    found = {name: state["services"][service.name]["pools"][slot]["release"] for name, state in balancers.items()}
+    if len(set(filter(None, found.values()))) > 1:
+        said = ", ".join(f"{release or 'nothing'} on {name}" for name, release in found.items())
+        raise ServiceError(
+            f"{service.name}: expected all balancers to know the same release in {slot}, found {said}: provision.yml "
+            "has the one that was cut off take over what the others know"
+        )
 
 
 def _shares(service: Service, balancers: Mapping[str, BalancerState]) -> dict[str, int]:

@@ -50,6 +50,14 @@ def _slot(host: str, slot: str, **changed: Any) -> Change:
     return change
 
 
+def _idle_runs(release: str) -> Change:
+    def change(hosts: dict[str, Any], balancers: dict[str, Any]) -> None:
+        for host in hosts:
+            _slot(host, "blue", started={"release": release, "env": "e1"})(hosts, balancers)
+
+    return change
+
+
 def _server(balancer: str, slot: str, host: str, **changed: Any) -> Change:
     def change(_hosts: dict[str, Any], balancers: dict[str, Any]) -> None:
         balancers[balancer]["services"]["tumour"]["pools"][slot]["servers"][host].update(changed)
@@ -147,8 +155,13 @@ def _trial(hosts: dict[str, Any], _balancers: dict[str, Any]) -> None:
         (
             _slot("m1", "blue", started={"release": TWO.name, "env": "e1"}),
             [
-                "tumour: expected one release in the idle slot blue, found 2-bbbbbbbbbbbb on m1, 1-aaaaaaaaaaaa on m2",
+                "tumour: expected 1-aaaaaaaaaaaa in the idle slot blue, found 2-bbbbbbbbbbbb on m1, "
+                "1-aaaaaaaaaaaa on m2",
             ],
+        ),
+        (
+            _idle_runs(TWO.name),
+            ["tumour: expected 1-aaaaaaaaaaaa in the idle slot blue, found 2-bbbbbbbbbbbb on m1, 2-bbbbbbbbbbbb on m2"],
         ),
     ],
 )
@@ -162,6 +175,14 @@ def test_a_balancer_without_the_service_is_said() -> None:
     hosts, balancers = fleet()
     balancers["lb2"]["services"] = {}
     assert find_problems({"tumour": SERVICE}, hosts, balancers) == ["lb2: expected pools for tumour, found none"]
+
+
+def test_a_balancer_that_does_not_answer_is_said() -> None:
+    hosts, balancers = fleet()
+    del balancers["lb2"]
+    found = find_problems({"tumour": SERVICE}, hosts, balancers, ["lb1", "lb2"])
+    assert found == ["lb2: expected an answer, found none"]
+    assert find_problems({"tumour": SERVICE}, hosts, {}, ["lb1", "lb2"])[0] == "lb1: expected an answer, found none"
 
 
 def test_a_trial_that_a_rollout_makes_is_no_problem() -> None:

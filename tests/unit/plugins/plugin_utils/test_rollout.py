@@ -286,6 +286,14 @@ def test_balancers_that_disagree_are_refused() -> None:
         plan_deploy(SERVICE, "basic", ONE, hosts, balancers, env_of)
 
 
+def test_balancers_that_know_different_releases_are_refused_where_one_without_any_is_not() -> None:
+    hosts = {"m1": host_state(), "m2": host_state()}
+    balancers = {"lb1": balancer_state("blue", blue=ONE), "lb2": balancer_state("blue", blue=TWO)}
+    with pytest.raises(ServiceError, match=f"the same release in blue, found {ONE.name} on lb1, {TWO.name} on lb2"):
+        plan_deploy(SERVICE, "basic", ONE, hosts, balancers, env_of)
+    plan_deploy(SERVICE, "basic", ONE, hosts, {**balancers, "lb2": balancer_state("blue")}, env_of)
+
+
 def rollback(to: str | None, host: Any, balancer: Any) -> Plan:
     hosts = host if "m1" in host else {"m1": host, "m2": host}
     return plan_rollback(SERVICE, to, hosts, {"lb1": balancer})
