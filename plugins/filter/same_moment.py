@@ -36,7 +36,7 @@ _value:
 """
 
 AHEAD = 1.5
-"""What it takes to have a task run on every balancer, and wait there; on a busy controller, too. It is what a move is late by."""
+"""What it takes until a task runs on every balancer, on a busy controller, too. A later one would move late."""
 APART = 3.0
 
 

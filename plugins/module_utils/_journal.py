@@ -45,7 +45,7 @@ def check_id(name: str) -> str:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a rollout on ``hosts``, begun then; ``state`` is started, done or failed, and ``at`` when it became so."""
+    """A step of a rollout on ``hosts``; ``state`` is started, done or failed, and ``at`` when it became so."""
 
     name: str
     hosts: tuple[str, ...]

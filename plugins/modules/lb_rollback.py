@@ -48,14 +48,26 @@ options:
   begin:
     description:
       - The rollout that this is, as M(modelfleet.onprem.rollout_request) returned it. It begins, moves and ends in the
-        same run, and is in the journal then.
+        same run, and is in the journal then; unless it is to O(hold).
       - A service that another rollout holds is cold, for there is more to do than to move.
     type: dict
+  hold:
+    description:
+      - What has begun with O(begin) does not end here, but holds its services until M(modelfleet.onprem.lb_rollout)
+        ends it. It is for one of several balancers, of which the others may not have moved yet.
+    type: bool
+    default: false
   rollout:
     description:
       - The id of a rollout that has begun already and that this is the step C(move) of.
       - It must hold the services still.
     type: str
+  staged:
+    description:
+      - Only see that all is ready for the move, and change nothing. Of several balancers each is asked so before one
+        moves. Unlike in check mode, what was started is waited for and asked.
+    type: bool
+    default: false
   at:
     description:
       - The moment, in seconds since 1970 by the balancer's clock, at which the running HAProxy changes, so that several
@@ -177,7 +189,9 @@ ARGUMENTS = {
     "wait_timeout": {"type": "float", "default": 0},
     "targets": {"type": "dict", "default": {}},
     "begin": {"type": "dict"},
+    "hold": {"type": "bool", "default": False},
     "rollout": {"type": "str"},
+    "staged": {"type": "bool", "default": False},
     "at": {"type": "float"},
     "revisions": {"type": "dict", "default": {}},
 }
@@ -305,6 +319,9 @@ def move_in_rollout(
         with folder.alone() as journal:
             folder.write(end(journal, rollout.id, "failed", now(), str(error)))
         raise
+    if params["hold"]:
+        folder.finish_step(rollout.id)
+        return
     with folder.alone() as journal:
         folder.write(end(journal, rollout.id, "done", now()))
 
@@ -323,7 +340,7 @@ def main() -> None:
             ended = {canary.service: {"share": before.share(canary.service)} for canary in canaries}
             services = [service for service in dict.fromkeys(params["services"]) if service not in ended]
             warm, cold = sort_services(balancer, journal, before, services, params, module.check_mode)
-            after = give(move_back(before, warm), canaries)
+            after = before if params["staged"] else give(move_back(before, warm), canaries)
             if before != after and not module.check_mode:
                 for service in ended:
                     # Whoever takes it through its steps must not go on.

@@ -168,7 +168,8 @@ def move_routes(balancer: Balancer, params: dict[str, Any], check_mode: bool) ->
     if check_mode or move(before, targets) == before:
         return before, before if params["staged"] else move(before, targets)
     journal = JournalFolder(params["rollouts_dir"])
-    journal.start_step(params["rollout"], "move")
+    if not params["staged"]:
+        journal.start_step(params["rollout"], "move")
     check_pools(balancer, [target for target in targets if move(before, [target]) != before], params)
     if params["staged"]:
         return before, before

@@ -84,8 +84,8 @@ def test_what_a_balancer_that_is_down_may_know_is_not_stopped(command: Callable[
 @pytest.mark.parametrize(
     ("gone", "expected"),
     [
-        # Each is asked, and then told.
-        ([], ["lb_rollback"] * 4),
+        # Each is asked, then told, and it ends when all have moved.
+        ([], ["lb_rollback"] * 4 + ["lb_rollout"] * 2),
         # The plan finds out that it is down, and then the other one goes back alone.
         (["lb2"], ["lb_rollback", "model_info", "model_info", "lb_info", "lb_rollout", "lb_rollback", "lb_rollout"]),
     ],
@@ -94,11 +94,20 @@ def test_what_a_balancer_that_is_down_may_know_is_not_stopped(command: Callable[
 def test_a_warm_rollback_does_not_wait_for_a_balancer_that_is_down(
     command: Callable[..., Any], gone: list[str], expected: list[str]
 ) -> None:
-    run = command("rollback", {**serving(), "lb_rollback": WARM}, balancers=BOTH, gone=gone)
+    run = command("rollback", {**serving(), "lb_rollback": {**WARM, "changed": True}}, balancers=BOTH, gone=gone)
     print(run.output)
     assert run.code == 0
     assert sorted(step["module"] for step in run.told) == sorted(expected)
     assert f"tumour went back from {TWO.name} to {ONE.name} in blue" in run.output
+
+
+def test_a_warm_rollback_that_one_balancer_did_not_make_stays_open(command: Callable[..., Any], tmp_path: Any) -> None:
+    went = {**WARM, "changed": True}
+    for number, answer in enumerate([went, went, went, {"failed": True, "msg": "tumour_blue: found it DOWN"}]):
+        (tmp_path / f"lb_rollback.answer.{number}").write_text(json.dumps(answer))
+    run = command("rollback", serving(), balancers=BOTH)
+    assert (run.code, [step["module"] for step in run.told]) == (2, ["lb_rollback"] * 4)
+    assert [step.get("hold", False) for step in run.told[2:]] == [True, True]
 
 
 def test_a_rollback_that_one_balancer_refuses_moves_none(command: Callable[..., Any], tmp_path: Any) -> None:

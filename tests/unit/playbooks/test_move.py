@@ -39,7 +39,7 @@ def test_every_balancer_moves(play: Callable[..., Any]) -> None:
 
 def test_balancers_that_are_ready_move_at_the_same_moment(play: Callable[..., Any]) -> None:
     run = play("move", REQUEST, PLAN, answering={"lb_route": [{"clock": 1000.5}, {"clock": 1001.0}]})
-    assert [step["at"] for step in run.told[2:]] == [1001.8, 1001.8]
+    assert [step["at"] for step in run.told[2:]] == [1002.5, 1002.5]
 
 
 @pytest.mark.parametrize("record", [["lb1", "lb2"], ["lb2", "lb1"]])

@@ -696,6 +696,32 @@ def test_a_warm_rollback_begins_moves_and_ends_in_one_run(fleet: Fleet, capsys: 
     assert late["msg"].startswith("tumour: expected it as it was read")
 
 
+def test_a_rollback_of_several_balancers_holds_until_all_have_moved(fleet: Fleet, capsys: Capture) -> None:
+    for slot, version in (("blue", 1), ("green", 2)):
+        run_module(lb_route, capsys, **fleet.params, **fleet.wanted(slot, version))
+    begun = {"id": rollout_of(1)["id"], "who": "anna", "from": "ops1"}
+    params = {**fleet.params, "services": ["tumour"], "begin": begun, "hold": True}
+    assert run_module(lb_rollback, capsys, **params)["changed"]
+    [found] = in_journal(fleet, capsys)
+    assert (found["verdict"], found["steps"][-1]["state"]) == ("running", "done")
+    other = run_module(lb_rollback, capsys, **{**params, "begin": {**begun, "id": rollout_of(2)["id"]}})
+    assert rollout_of(1)["id"] in other["cold"]["tumour"]["reason"]
+    assert run_module(lb_rollout, capsys, **fleet.params, state="ended", id=begun["id"], verdict="done")["changed"]
+    assert in_journal(fleet, capsys)[0]["verdict"] == "done"
+
+
+def test_what_is_only_staged_is_waited_for_and_moves_nothing(fleet: Fleet, capsys: Capture) -> None:
+    for slot, version in (("blue", 1), ("green", 2)):
+        run_module(lb_route, capsys, **fleet.params, **fleet.wanted(slot, version))
+    run_module(lb_rollout, capsys, **fleet.params, state="begun", rollout=rollout_of(1))
+    target = {"tumour": {"slot": "blue", "release": release(1)}}
+    params = {**fleet.params, "services": ["tumour"], "cold_ok": False, "rollout": rollout_of(1)["id"], "staged": True}
+    staged = run_module(lb_rollback, capsys, **params, targets=target)
+    assert (staged["changed"], in_journal(fleet, capsys)[0]["steps"]) == (False, [])
+    wrong = run_module(lb_rollback, capsys, **params, targets={"tumour": {"slot": "blue", "release": release(3)}})
+    assert wrong["msg"].startswith("tumour is not warm: ")
+
+
 def test_a_service_that_a_rollout_holds_is_cold(fleet: Fleet, capsys: Capture) -> None:
     for slot, version in (("blue", 1), ("green", 2)):
         run_module(lb_route, capsys, **fleet.params, **fleet.wanted(slot, version))
