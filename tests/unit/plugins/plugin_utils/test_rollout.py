@@ -258,9 +258,9 @@ def test_what_served_last_is_not_let_go(keep: int, history: list[Release], pinne
 
 
 def test_what_served_last_by_any_balancers_word_is_not_let_go() -> None:
-    balancers = {"lb1": balancer_state(blue=TWO, history=[ONE]), "lb2": balancer_state(blue=THREE)}
+    balancers = {"lb1": balancer_state(blue=THREE, history=[ONE]), "lb2": balancer_state(blue=THREE, history=[TWO])}
     plan = plan_deploy(SERVICE, "rolling", THREE, {"m1": host_state(TWO), "m2": host_state(TWO)}, balancers, env_of)
-    assert plan.pinned == [TWO.name, ONE.name, THREE.name]
+    assert plan.pinned == [THREE.name, ONE.name, TWO.name]
 
 
 def test_a_first_deploy_has_nothing_to_keep() -> None:
