@@ -237,7 +237,10 @@ def build() -> Path:
     return max(folder.glob("*.tar.gz"), key=lambda path: path.stat().st_mtime)
 
 
-FIRST = ("default", "rolling", "blue_green", "canary", "rollback", "interrupted", "bad_release", "bad_input")
+FIRST = (
+    *("default", "rolling", "blue_green", "blue_green_groups", "rollback", "bad_release", "bad_input"),
+    *("installed_collection", "canary", "interrupted", "signatures", "two_balancers"),
+)
 TOLD = {f"molecule/{name}": story(name) for name in stories()}
 # The longest first, beside which the others run one by one.
 ALL: tuple[Callable[[], None], ...] = (unit, app, lint, types, sanity, importer, molecule, machine)

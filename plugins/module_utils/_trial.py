@@ -89,10 +89,10 @@ def read_trial(ended: Ended, limit: str, seconds: float) -> Trial:
 
 def _describe(state: UnitState, said: str, limit: str, seconds: float) -> str:
     if state.result == "timeout":
-        return f"that it did not answer within {seconds:g} s"
+        return f"that it did not answer within {seconds:g} s{_last_words(said)}"
     # With cgroups of version 1 systemd does not tell the kernel's kill for want of memory from another.
     if state.result == "oom-kill" or (state.result == "signal" and state.exit_status == _SIGKILL):
-        return f"that it needs more than {limit}: the kernel killed it for want of memory"
+        return f"that it needs more than {limit}: the kernel killed it for want of memory{_last_words(said)}"
     return describe_end(state) + _last_words(said)
 
 

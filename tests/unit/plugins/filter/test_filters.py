@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.modelfleet.onprem.plugins.filter import (
     addresses,
     balancer_pools,
@@ -24,6 +26,7 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import S
 
 from tests.unit.plugins.states import ONE, TWO, balancer_state, host_state, slot_state
 
+ROOT = Path(__file__).parents[4]
 GROUPS = {"model_hosts": ["m1", "m2"], "left": ["m1"]}
 HOSTVARS = {
     "m1": {"ansible_host": "10.0.0.1", "modelfleet_address": "192.168.0.1"},
@@ -69,6 +72,15 @@ def test_a_name_that_does_not_resolve_is_refused() -> None:
     )
     with pytest.raises(ServiceError, match=f"^{re.escape(message)}$"):
         apply(addresses, HOSTVARS, ["m1", "lb1"])
+
+
+def test_the_inventory_to_start_from_has_services_that_are_right() -> None:
+    everything = yaml.safe_load((ROOT / "inventories" / "example" / "hosts.yml").read_text())["all"]
+    groups = {name: list(group["hosts"]) for name, group in everything["children"].items()}
+    hostvars = {host: it for group in everything["children"].values() for host, it in group["hosts"].items()}
+    services = everything["vars"]["modelfleet_services"]
+    pools = apply(balancer_pools, services, groups, hostvars)
+    assert [pool["name"] for pool in pools] == ["tumour_blue", "tumour_green", "churn_blue", "churn_green"]
 
 
 def test_every_service_has_a_pool_for_each_slot() -> None:

@@ -67,6 +67,7 @@ def ended(result: str = "success", status: int = 0, output: str = "", said: str 
         (ended("oom-kill", 9), "that it needs more than 1G: the kernel killed it for want of memory"),
         (ended("signal", 9), "that it needs more than 1G: the kernel killed it for want of memory"),
         (ended("timeout", 15), "that it did not answer within 60 s"),
+        (ended("timeout", 15, said="reading\n"), "that it did not answer within 60 s: reading"),
         (ended("signal", 11), "its process was ended by signal 11"),
         (ended("exit-code", 1, said="Traceback\nValueError: no\n"), "its process ended with status 1: ValueError: no"),
         (ended(output="", said="bye"), "that its process ended before it had answered: bye"),
