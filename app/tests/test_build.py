@@ -104,6 +104,21 @@ def test_the_modules_of_a_pickle_are_read_without_loading_it(protocol: int) -> N
     assert "__builtin__" not in modules
 
 
+def test_a_pickle_of_another_scikit_learn_is_refused(
+    bundle_of: Callable[..., Path], classifier: Any, numbers: pd.DataFrame, tmp_path: Path
+) -> None:
+    with mock.patch("sklearn.base.__version__", "1.0.2"):
+        old = pickle.dumps(classifier)
+    message = (
+        r"cannot be loaded as pickle: expected scikit-learn 1\.0\.2, which it was pickled with, found [0-9.]+:"
+        " install that version here, or train the model anew$"
+    )
+    with pytest.raises(BundleError, match=message) as found:
+        bundle_of(None, numbers, model_bytes=old)
+    assert "\n" not in str(found.value)
+    assert not list(tmp_path.glob("*bundle*"))
+
+
 class Mine(LinearRegression):
     """A class in a module that belongs to no package."""
 

@@ -16,8 +16,10 @@ import pickle
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,7 @@ from model_server.scoring.errors import ScoringError
 from model_server.scoring.formats import FORMATS, predictor_of
 from model_server.scoring.forms.onnx import OnnxModel
 from model_server.scoring.forms.registry import FORMS
+from model_server.scoring.load import reason_of
 from model_server.scoring.modules import FOLDER, imports, module_names, run_modules
 from model_server.scoring.scorer import Scorer
 from model_server.scoring.table import Request, table_of_columns, table_of_instances
@@ -196,17 +199,24 @@ def _load(where: str, data: bytes, model_format: str, trusted: tuple[str, ...], 
         if written.untrusted and (unknown := sorted(set(written.untrusted(data)) - set(trusted))):
             raise BundleError(f"{where}: expected types that are trusted (--trust TYPE), found {', '.join(unknown)}")
         run_modules(shipped, where)
-        loaded = written.model(data, trusted)
+        with warnings.catch_warnings():
+            if find_spec("sklearn"):
+                from sklearn.exceptions import InconsistentVersionWarning  # A model in ONNX does without.
+
+                warnings.simplefilter("error", InconsistentVersionWarning)
+            loaded = written.model(data, trusted)
     except BundleError:
         raise
     except ModuleNotFoundError as error:
         advice = f"install it, or ship it with --module {str(error.name).partition('.')[0]}.py"
         raise BundleError(f"{where}: needs the module {error.name}, which is not there: {advice}") from error
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = reason_of(error)
         if "__main__" in reason:
             reason = "a class of it is defined in __main__: put it into a module and ship that with --module"
-        raise BundleError(f"{where}: cannot be loaded as {model_format}: {reason[:300]}") from error
+        elif hasattr(error, "original_sklearn_version"):
+            reason += ": install that version here, or train the model anew"
+        raise BundleError(f"{where}: cannot be loaded as {model_format}: {reason}") from error
     if not hasattr(loaded, "predict") and not isinstance(loaded, OnnxModel):
         raise BundleError(f"{where}: expected a model with a predict method, found {type(loaded).__name__}")
     return loaded
