@@ -138,6 +138,16 @@ def test_metadata_names_every_column_and_output(client: FlaskClient) -> None:
     ]
 
 
+@pytest.mark.parametrize("path", ["/v2/models/mixed/ready", "/v2/models/mixed/versions/3/ready"])
+def test_a_model_s_readiness_has_its_name(client: FlaskClient, stopping: Stopping, path: str) -> None:
+    for is_ready in (True, False):
+        stopping.now = not is_ready
+        document = client.get(path).get_json()
+        assert (document["name"], document["ready"]) == ("mixed", is_ready)
+        _validate(client.get("/openapi.json").get_json(), {"$ref": "#/components/schemas/ModelReady"}, document)
+    assert "name" not in client.get("/v2/health/ready").get_json()
+
+
 READY = ["/v2/health/ready", "/v2/models/mixed/ready", "/v2/models/mixed/versions/3/ready", "/ping", "/health"]
 
 

@@ -58,7 +58,8 @@ def test_readiness_names_what_answers_and_ends_with_stopping(
         stopping.now = False
         answer = client.get(path)
         who = {"model": "size", "version": "3", "digest": scorer.manifest.digest}
-        expected = {"ready": True, **who, "worker": os.getpid(), "workers": 1}
+        name = {} if path == "/v2/health/ready" else {"name": "size"}
+        expected = {**name, "ready": True, **who, "worker": os.getpid(), "workers": 1}
         assert (answer.status_code, answer.json) == (200, expected)
         stopping.now = True
         assert client.get(path).status_code == 503

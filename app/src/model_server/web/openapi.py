@@ -29,7 +29,8 @@ def openapi(served: Served) -> Schema:
     model = f"/v2/models/{served.service}"
     versioned = f"{model}/versions/{manifest.version}"
     metadata, infer = _read("Model metadata", "Metadata"), _infer(contract, served.golden)
-    ready = _read("Whether the model takes requests", "Ready", not_now="Ready")
+    server_ready = _read("Whether requests are taken", "Ready", not_now="Ready")
+    ready = _read("Whether the model takes requests", "ModelReady", not_now="ModelReady")
     return {
         "openapi": "3.1.0",
         "info": {
@@ -53,7 +54,7 @@ def openapi(served: Served) -> Schema:
             f"{versioned}/ready": {"get": _open_inference("modelVersionReady", ready)},
             "/v2": {"get": _open_inference("server", _read("Server metadata", "Server"))},
             "/v2/health/live": {"get": _open_inference("live", _read("Whether the server runs", "Live"))},
-            "/v2/health/ready": {"get": _open_inference("ready", ready)},
+            "/v2/health/ready": {"get": _open_inference("ready", server_ready)},
             "/invocations": {"post": {"tags": ["mlflow"], **_invocations(contract, served.golden)}},
         },
         "components": {"schemas": _schemas(contract)},
@@ -114,6 +115,11 @@ def _schemas(contract: Contract) -> dict[str, Schema]:
             "required": ["name", "version", "extensions"],
         },
         "Ready": {"type": "object", "properties": {"ready": {"type": "boolean"}}, "required": ["ready"]},
+        "ModelReady": {
+            "type": "object",
+            "properties": {"name": text, "ready": {"type": "boolean"}},
+            "required": ["name", "ready"],
+        },
         "Live": _object({"live": {"type": "boolean"}}),
         "InvocationError": _object({"error_code": text, "message": text}),
     }
