@@ -148,6 +148,13 @@ def test_a_405_says_what_is_allowed(client: FlaskClient) -> None:
     assert "POST" in client.get("/predict").headers["Allow"]
 
 
+def test_readiness_that_ends_is_counted_as_503(client: FlaskClient, stopping: Stopping) -> None:
+    stopping.now = True
+    client.get("/v2/health/ready")
+    line = 'model_server_requests_total{route="/v2/health/ready",status="503"} 1.0'
+    assert line in client.get("/metrics").text.splitlines()
+
+
 def test_metrics_count_by_route_and_status(client: FlaskClient, scorer: Scorer) -> None:
     client.post("/predict", json={"instances": [[0.5, 8.0], [0.5, 1.0]]})
     client.post("/predict", json={})

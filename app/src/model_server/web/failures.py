@@ -28,7 +28,6 @@ KINDS: dict[str, tuple[HTTPStatus, str]] = {
     "headers": (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large"),
     "model": (HTTPStatus.INTERNAL_SERVER_ERROR, "The model failed"),
     "server": (HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error"),
-    "stopping": (HTTPStatus.SERVICE_UNAVAILABLE, "Service Unavailable"),
     "deadline": (HTTPStatus.GATEWAY_TIMEOUT, "Gateway Timeout"),
 }
 

@@ -25,7 +25,8 @@ from model_server.web.protocol import Served
 # From a small model's microseconds to a large batch's seconds.
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-STATUSES = (200, *sorted({int(status) for status, _title in KINDS.values()}))
+# Beside those of failures that of a health check once the server stops.
+STATUSES = (200, *sorted({503, *(int(status) for status, _title in KINDS.values())}))
 
 OTHER = "other"
 """The route of what is no route, and the status of what is none of ours: clients must not grow the number of series."""

@@ -306,7 +306,6 @@ _REFUSED = {
     "413": "The body is too large, or has too many rows",
     "415": "The content type is another one",
     "429": "The server has too much to do; Retry-After says when to ask again",
-    "503": "The server is stopping",
     "504": "The client's own deadline has passed",
 }
 

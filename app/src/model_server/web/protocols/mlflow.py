@@ -24,7 +24,6 @@ _ERROR_CODES = {
     "busy": "REQUEST_LIMIT_EXCEEDED",
     "model": "INTERNAL_ERROR",
     "server": "INTERNAL_ERROR",
-    "stopping": "TEMPORARILY_UNAVAILABLE",
     "deadline": "DEADLINE_EXCEEDED",
 }
 
