@@ -67,6 +67,7 @@ from model_server.bundle.manifest import BundleError, read_manifest
 from model_server.bundle.prove import _around, _difference
 from model_server.scoring.decode import decoder
 from model_server.scoring.encode import encode
+from model_server.scoring.errors import RefusedError
 from model_server.scoring.forms.registry import FORMS
 from model_server.scoring.load import load
 from model_server.scoring.scorer import Scorer
@@ -289,7 +290,7 @@ def test_rows_around_the_data_reach_what_the_contract_allows(bundle_of: Bundle) 
     ).fit(frame, TWO)
     contract = load(bundle_of(model, frame)).contract
     columns = [np.array(frame[name].tolist(), dtype=object if name in ("city", "grade") else None) for name in frame]
-    groups = {what: arrays for what, arrays, _ in _around(contract, columns)}
+    groups = dict(_around(contract, columns))
     assert sum(len(arrays[0]) for what, arrays in groups.items() if what != "the data") >= 10_000
     edges = groups["the edges of the contract's ranges and beyond"]
     assert np.nanmin(edges[0]) < contract.inputs[0].minimum
@@ -456,6 +457,16 @@ def test_skops_builds_only_types_that_are_trusted(bundle_of: Bundle) -> None:
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=r"model.skops cannot be loaded: UntrustedTypesFoundException"):
         load(bundle, "native")
+
+
+@pytest.mark.parametrize("form", ["linear", "native"])
+def test_a_form_refuses_a_value_that_the_model_refuses(bundle_of: Bundle, form: str) -> None:
+    frame = pd.DataFrame({"a": NUMBERS[:, 0], "smoker": True})
+    encoded = make_column_transformer((OneHotEncoder(), ["smoker"]), remainder="passthrough")
+    scorer = load(bundle_of(make_pipeline(encoded, LogisticRegression()).fit(frame, TWO), frame, scorer=form))
+    asked(scorer, [[1.0, True]])
+    with pytest.raises(RefusedError, match="the model refuses a value of these rows"):
+        asked(scorer, [[1.0, False]])
 
 
 def test_a_pickle_is_no_skops(bundle_of: Bundle, classifier: Any, numbers: pd.DataFrame) -> None:

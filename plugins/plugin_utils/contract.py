@@ -43,7 +43,7 @@ class ContractError(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """A column that a request has."""
+    """A column that a request has. With ``categories`` it takes these alone, else whatever its dtype allows."""
 
     name: str
     dtype: str
@@ -174,7 +174,7 @@ def _column(old: Column, new: Column, ranges: Ranges) -> Iterator[Difference]:
         else:
             yield _breaks(where, f"{words}: values that it took are refused")
     elif not _same(old.categories, new.categories):
-        yield from _categories(where, old.categories or (), new.categories or ())
+        yield from _categories(where, old.categories, new.categories)
     if old.ordered != new.ordered and old.dtype == new.dtype:
         yield _keeps(where, f"categories {'ordered' if new.ordered else 'without an order'}", "requests are the same")
     if old.nullable and not new.nullable:
@@ -202,7 +202,13 @@ def _narrower(old: Column, new: Column) -> bool:
     return new_least > least or new_most < most
 
 
-def _categories(where: str, old: Sequence[Value], new: Sequence[Value]) -> Iterator[Difference]:
+def _categories(where: str, old: Sequence[Value] | None, new: Sequence[Value] | None) -> Iterator[Difference]:
+    if old is None or new is None:
+        if new is None:
+            yield _keeps(where, "takes any text", "it takes every category that it took")
+        else:
+            yield _breaks(where, f"takes {_shown(new)} alone, was any text: other values are refused")
+        return
     removed, added = _without(old, new), _without(new, old)
     if removed:
         yield _breaks(where, f"categories {_shown(removed)} removed: requests that have them are refused")
@@ -252,6 +258,8 @@ def _classes(where: str, old: Sequence[Value], new: Sequence[Value]) -> Iterator
 def _takes(wide: Column, narrow: Column) -> bool:
     """Whether a column takes every value, null apart, that another one of a different dtype takes."""
     old, new = narrow.dtype, wide.dtype
+    if wide.categories is not None:
+        return narrow.categories is not None and not _without(narrow.categories, wide.categories)
     if old == "category":
         kinds = {type(category) for category in narrow.categories or ()}
         if new == "string":

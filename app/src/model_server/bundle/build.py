@@ -43,10 +43,11 @@ from model_server.bundle.manifest import (
     parse_manifest,
     verify,
 )
-from model_server.bundle.prove import choose
+from model_server.bundle.prove import UNSEEN, choose
 from model_server.bundle.sbom import sbom
 from model_server.scoring.encode import to_json
 from model_server.scoring.errors import ScoringError
+from model_server.scoring.estimators import estimators
 from model_server.scoring.formats import FORMATS, predictor_of
 from model_server.scoring.forms.onnx import OnnxModel
 from model_server.scoring.forms.registry import FORMS
@@ -122,10 +123,10 @@ def build(
     loaded = _load(where, data, model_format, trusted, shipped)
     frame = _features(loaded, without(rows, targets))
     contract = _described(loaded, frame)
-    contract, golden = _observed(
-        loaded, frame, agree(contract) if agree else contract, golden_rows, relative_tolerance, absolute_tolerance
-    )
+    contract = agree(contract) if agree else contract
     columns = [_array(column, frame[column.name]) for column in contract.inputs]
+    contract = _with_categories(loaded, contract, columns)
+    contract, golden = _observed(loaded, frame, contract, golden_rows, relative_tolerance, absolute_tolerance)
     choice = choose(loaded, contract, columns, golden["tolerance"], scorer, timings)
     path = f"model.{FORMATS[model_format].suffix}"
     compiled = {} if choice.data is None else {FORMS[choice.form].path: choice.data}
@@ -275,6 +276,41 @@ def _described(model: Any, frame: pd.DataFrame) -> Contract:
     """The contract as far as the columns are concerned."""
     columns = hasattr(model, "feature_names_in_")
     return Contract(columns, tuple(_input(name, frame[name]) for name in frame.columns), (), _takes_texts(model))
+
+
+def _with_categories(model: Any, contract: Contract, columns: Sequence[Any]) -> Contract:
+    """The contract with the values that its columns take, where the model refuses text or categories it has not seen.
+
+    Which these are, an encoder in the model says: of text one that knows all that the data has in the column. Where
+    none does, as where a model reads numbers from text, the contract allows any text, as the model may take it.
+    """
+    native = predictor_of(model, contract)
+    encoders = [part.categories_ for part in estimators(model) if isinstance(getattr(part, "categories_", None), list)]
+    known = [{str(value) for value in values if isinstance(value, str)} for each in encoders for values in each]
+
+    def takes(place: int, values: Sequence[Any]) -> bool:
+        """Whether the model predicts the first row with each of the values in this column."""
+        rows = [np.repeat(column[:1], len(values)) for column in columns]
+        rows[place] = np.array(values, dtype=object)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                native.predict(table_of_columns(rows, contract), False)
+        except Exception:
+            return False
+        return True
+
+    def taken(place: int, column: Input) -> tuple[Any, ...] | None:
+        if column.dtype == "category" and not takes(place, column.categories or ()):
+            return tuple(value for value in column.categories or () if takes(place, [value]))
+        if column.dtype == "string" and not takes(place, [UNSEEN]):
+            given = {value for value in columns[place] if isinstance(value, str)}
+            found = [values for values in known if given <= values and takes(place, sorted(values))]
+            return tuple(sorted(set().union(*found))) or None
+        return column.categories
+
+    inputs = enumerate(contract.inputs)
+    return replace(contract, inputs=tuple(replace(column, categories=taken(place, column)) for place, column in inputs))
 
 
 def _observed(

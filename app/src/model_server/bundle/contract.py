@@ -23,8 +23,9 @@ Value = bool | int | float | str
 class Input:
     """A column. ``minimum`` and ``maximum`` are what the training data had: they describe, they refuse nothing.
 
-    A ``category`` column takes its ``categories`` alone, and one of dates ISO 8601 text without a time zone. Only a
-    ``nullable`` column takes null, its missing value.
+    A column with ``categories`` takes these alone: every ``category`` column, and a ``string`` one whose model refuses
+    text that it has not seen. One of dates takes ISO 8601 text without a time zone. Only a ``nullable`` column takes
+    null, its missing value.
     """
 
     name: str
@@ -40,8 +41,10 @@ class Input:
             raise BundleError(f"input {self.name!r}: dtype: expected one of {', '.join(DTYPES)}, found {self.dtype!r}")
         if self.nullable and self.dtype in INTEGERS:
             raise BundleError(f"input {self.name!r}: expected a dtype that has missing values, found {self.dtype}")
-        if (self.categories is not None) != (self.dtype == "category"):
-            raise BundleError(f"input {self.name!r}: expected categories for dtype category, and for no other")
+        if self.categories is None and self.dtype == "category":
+            raise BundleError(f"input {self.name!r}: expected categories for dtype category, found none")
+        if self.categories is not None and self.dtype not in ("category", "string"):
+            raise BundleError(f"input {self.name!r}: expected no categories for dtype {self.dtype}")
 
 
 @dataclass(frozen=True)

@@ -134,8 +134,8 @@ def _column(column: Input) -> Schema:
     elif column.dtype in INTEGERS:
         limits = np.iinfo(column.dtype)
         schema = {"type": "integer", "minimum": int(limits.min), "maximum": int(limits.max)}
-    elif column.dtype == "category":
-        schema = {"enum": [*(column.categories or ()), *([None] if column.nullable else [])]}
+    elif column.categories is not None:
+        schema = {"enum": [*column.categories, *([None] if column.nullable else [])]}
     elif column.dtype in DATES:
         schema = {"type": "string", "format": "date"}
     else:
@@ -194,7 +194,10 @@ def _predict(contract: Contract, golden: Mapping[str, Any]) -> Schema:
             "200": _content("The predictions, one a row", "Predictions", **_examples(answers if given else {})),
             **{
                 status: _content(why, "Problem", "application/problem+json")
-                for status, why in {**_REFUSED, "422": "The rows do not fit the model's contract"}.items()
+                for status, why in {
+                    **_REFUSED,
+                    "422": "The rows do not fit the contract, or the model refuses them",
+                }.items()
             },
         },
     }

@@ -58,7 +58,7 @@ def routes(served: Served) -> list[Route]:
 
 def failed(failure: Failure) -> Answer:
     """The protocol knows no rows that do not fit: a request that cannot be answered is a bad one."""
-    status = 400 if failure.kind == "contract" else failure.status
+    status = 400 if failure.status == 422 else failure.status
     return Answer(status, msgspec.json.encode({"error": failure.detail}))
 
 
