@@ -486,3 +486,13 @@ def test_onnx_is_served_without_a_pickle(bundle_of: Bundle) -> None:
     answer = asked(started(bundle), as_json(NUMBERS))
     assert answer["predictions"] == model.predict(NUMBERS).tolist()
     np.testing.assert_allclose(answer["probabilities"], model.predict_proba(NUMBERS), rtol=1e-6)
+
+
+def test_of_onnx_the_classes_are_known_where_the_data_shows_them_all(bundle_of: Bundle) -> None:
+    model = GaussianNB().fit(NUMBERS, THREE)
+    kind = DoubleTensorType([None, 4])
+    data = to_onnx(model, initial_types=[("rows", kind)], options={"zipmap": False}).SerializeToString()
+    for rows, classes in (NUMBERS, tuple(model.classes_.tolist())), (NUMBERS[:1], None):
+        contract = load(bundle_of(None, pd.DataFrame(rows, columns=COLUMNS), data, model_format="onnx")).contract
+        assert contract.outputs[0].classes == classes
+        assert contract.outputs[1].classes is None

@@ -133,7 +133,7 @@ def test_a_problem_has_its_parts(client: FlaskClient) -> None:
     ("raised", "status", "event"),
     [
         (KeyError("a secret"), 500, "a request failed: the model failed with KeyError"),
-        (ValueError("a secret"), 422, "a request failed: the model refuses a value of these rows, though the contract"),
+        (ValueError("a secret"), 422, "a request failed: the model refuses a value of these rows"),
     ],
 )
 def test_what_the_model_fails_with_is_logged_without_its_text_and_not_told(

@@ -22,6 +22,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import zip_longest
 from typing import Any, Literal
 
 Grade = Literal["identical", "compatible", "breaking"]
@@ -56,12 +57,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Output:
-    """A part of an answer. ``shape`` is of all rows together, -1 is their number."""
+    """A part of an answer. ``shape`` is of all rows together, -1 is their number.
+
+    ``classes`` are its labels; of a row of several labels those of each.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    classes: tuple[Value, ...] | None = None
+    classes: tuple[Value, ...] | tuple[tuple[Value, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,11 @@ def parse_contract(document: object, where: str) -> Contract:
 
 def _read(document: Mapping[str, Any], kind: type[Column] | type[Output]) -> dict[str, Any]:
     known = {key: value for key, value in document.items() if key in kind.__dataclass_fields__}
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in known.items()}
+    return {key: _tuple(value) for key, value in known.items()}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(map(_tuple, value)) if isinstance(value, list) else value
 
 
 def compare(old: Contract, new: Contract, ranges: Ranges = "compatible") -> list[Difference]:
@@ -240,8 +248,21 @@ def _output(old: Output, new: Output) -> Iterator[Difference]:
             yield _breaks(where, f"{words}: clients do not expect such values")
     if old.shape != new.shape:
         yield _breaks(where, f"shape {_shape(new)}, was {_shape(old)}")
-    if not _same(old.classes, new.classes):
-        yield from _classes(where, old.classes or (), new.classes or ())
+    if old.classes is None and new.classes is not None:
+        yield _keeps(where, "classes are named", "the old contract named none")
+        return
+    for place, (before, after) in enumerate(zip_longest(_of_each(old), _of_each(new), fillvalue=())):
+        if not _same(before, after):
+            yield from _classes(f"{where}, label {place}" if _has_several(old) else where, before, after)
+
+
+def _has_several(output: Output) -> bool:
+    return bool(output.classes) and isinstance((output.classes or ())[0], tuple)
+
+
+def _of_each(output: Output) -> Sequence[Any]:
+    """The classes of each label of a row."""
+    return output.classes or () if _has_several(output) else (output.classes or (),)
 
 
 def _classes(where: str, old: Sequence[Value], new: Sequence[Value]) -> Iterator[Difference]:

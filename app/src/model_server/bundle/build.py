@@ -380,15 +380,32 @@ def _finds_anomalies(model: Any) -> bool:
 
 
 def _outputs(model: Any, given: Mapping[str, Any]) -> tuple[Output, ...]:
-    classes = getattr(model, "classes_", None)
-    labels = tuple(to_json(classes, "classes")) if isinstance(classes, np.ndarray) and classes.ndim == 1 else None
+    labels = _labels(model, given)
     outputs = []
     for name in ("predictions", "probabilities", "scores"):
         if name in given:
             found = given[name]
-            has_labels = labels if name != "scores" else None
-            outputs.append(Output(name, _json_dtype(found.dtype), (-1, *found.shape[1:]), has_labels))
+            # Which column of probabilities is of which label only scikit-learn says.
+            is_of_labels = name == "predictions" or (name == "probabilities" and hasattr(model, "classes_"))
+            outputs.append(
+                Output(name, _json_dtype(found.dtype), (-1, *found.shape[1:]), labels if is_of_labels else None)
+            )
     return tuple(outputs)
+
+
+def _labels(model: Any, given: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """The classes that the predictions are of, and of several a row those of each; None of what names none."""
+    classes, predictions = getattr(model, "classes_", None), given["predictions"]
+    if isinstance(model, OnnxModel):
+        # It does not name them. Where the data was given as many labels as there are probabilities, these are all.
+        is_label = predictions.ndim == 1 and predictions.dtype.kind != "f" and "probabilities" in given
+        found = tuple(sorted(set(predictions.tolist()))) if is_label else ()
+        return found if found and len(found) == given["probabilities"].shape[1] else None
+    if isinstance(classes, np.ndarray) and classes.ndim == 1:
+        return tuple(to_json(classes, "classes"))
+    if isinstance(classes, list) and predictions.ndim == 2 and len(classes) == predictions.shape[1]:
+        return tuple(tuple(to_json(each, "classes")) for each in classes)
+    return None
 
 
 def _array(column: Input, values: pd.Series) -> Any:

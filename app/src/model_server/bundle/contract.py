@@ -49,12 +49,15 @@ class Input:
 
 @dataclass(frozen=True)
 class Output:
-    """An output. ``shape`` is of all rows together: ``(-1,)`` is a value a row, ``(-1, 3)`` three values a row."""
+    """An output. ``shape`` is of all rows together: ``(-1,)`` is a value a row, ``(-1, 3)`` three values a row.
+
+    ``classes`` are the labels that it may have; of a row of several labels those of each.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    classes: tuple[Value, ...] | None = None
+    classes: tuple[Value, ...] | tuple[tuple[Value, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,4 +123,8 @@ def _present(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tuples(document: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+    return {key: _tuple(value) for key, value in document.items()}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(map(_tuple, value)) if isinstance(value, list) else value

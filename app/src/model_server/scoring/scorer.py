@@ -64,7 +64,7 @@ class Scorer:
             outputs = self.predictor.predict(request.table, request.probabilities)
         except ValueError as error:
             # So scikit-learn refuses what it cannot compute with, as a number too large for float32.
-            raise RefusedError("the model refuses a value of these rows, though the contract allows it") from error
+            raise RefusedError("the model refuses a value of these rows") from error
         except Exception as error:
             # The cause goes to the log; its text can hold the client's data, or anything else of the model's.
             raise ModelError(f"the model failed with {type(error).__name__}") from error

@@ -252,6 +252,18 @@ def test_categories_may_become_any_text(categories: list[Any], new: str, found: 
     assert differences(typed("category", categories=categories), typed(new))[0] == found
 
 
+def test_classes_of_several_labels_are_compared_each() -> None:
+    pair = changed(LABEL, shape=[-1, 2], classes=[["a", "b"], ["x", "y"]])
+    old, new = contract(outputs=(pair,)), contract(outputs=(changed(pair, classes=[["a", "b"], ["x"]]),))
+    words = "output 'predictions', label 1: classes 'y' removed (1, were 2)"
+    assert differences(old, old) == ("identical", [])
+    assert differences(old, new) == ("breaking", [words])
+    named = contract(outputs=(changed(pair, classes=None),))
+    words = "output 'predictions': classes are named (the old contract named none)"
+    assert differences(named, old) == ("compatible", [words])
+    assert differences(old, named)[0] == "breaking"
+
+
 def test_text_that_becomes_categories_is_breaking() -> None:
     assert differences(typed("string"), typed("category", categories=["a"]))[0] == "breaking"
 
