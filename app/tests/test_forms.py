@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 import skops.io
 from skl2onnx import to_onnx
-from skl2onnx.common.data_types import DoubleTensorType
+from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
 from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -486,6 +486,17 @@ def test_onnx_is_served_without_a_pickle(bundle_of: Bundle) -> None:
     answer = asked(started(bundle), as_json(NUMBERS))
     assert answer["predictions"] == model.predict(NUMBERS).tolist()
     np.testing.assert_allclose(answer["probabilities"], model.predict_proba(NUMBERS), rtol=1e-6)
+
+
+def test_what_onnx_refuses_is_the_fault_of_the_values(bundle_of: Bundle) -> None:
+    cities = pd.DataFrame({"city": ["Bonn", "Köln"] * 10})
+    model = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(cities.to_numpy(), [0, 1] * 10)
+    kinds = [("city", StringTensorType([None, 1]))]
+    data = to_onnx(model, initial_types=kinds, options={"zipmap": False}).SerializeToString()
+    scorer = started(bundle_of(None, cities, data, model_format="onnx"))
+    assert asked(scorer, [["Köln"]])["predictions"] == [1]
+    with pytest.raises(RefusedError, match="the model refuses a value of these rows"):
+        asked(scorer, [["Ulm"]])
 
 
 def test_of_onnx_the_classes_are_known_where_the_data_shows_them_all(bundle_of: Bundle) -> None:
