@@ -63,6 +63,7 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from model_server.bundle.cli import main
+from model_server.bundle.contract import Contract, Input
 from model_server.bundle.manifest import BundleError, read_manifest
 from model_server.bundle.prove import _around, _difference
 from model_server.scoring.decode import decoder
@@ -297,6 +298,11 @@ def test_rows_around_the_data_reach_what_the_contract_allows(bundle_of: Bundle) 
     assert np.nanmax(edges[0]) > contract.inputs[0].maximum
     assert np.isnan(edges[0]).any()
     assert not np.isin(groups["text that the data does not have"][4], frame["city"].unique()).all()
+    # Columns of categories have all of them, those too that the data lacks.
+    cities = Input("city", "string", categories=("Bonn", "Ulm"))
+    closed = dict(_around(Contract(True, (cities,), ()), [np.array(["Bonn"], dtype=object)]))
+    assert "text that the data does not have" not in closed
+    assert set(closed["the edges of the contract's ranges and beyond"][0]) == {"Bonn", "Ulm"}
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,10 @@ def _read(document: Mapping[str, Any], kind: type[Column] | type[Output]) -> dic
 
 
 def _tuple(value: Any) -> Any:
-    return tuple(map(_tuple, value)) if isinstance(value, list) else value
+    """A list, and the lists in it, as tuples."""
+    if not isinstance(value, list):
+        return value
+    return tuple(tuple(each) if isinstance(each, list) else each for each in value)
 
 
 def compare(old: Contract, new: Contract, ranges: Ranges = "compatible") -> list[Difference]:

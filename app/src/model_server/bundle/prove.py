@@ -206,7 +206,12 @@ def _near(random: np.random.Generator, column: Input, given: Array, array: Array
 
 
 def _edges(random: np.random.Generator, column: Input, given: Array, count: int) -> Array:
-    """Extremes, what is half their distance beyond, zero, and halfway between neighbours, where trees split."""
+    """Extremes, what is half their distance beyond, zero, and halfway between neighbours, where trees split.
+
+    Of categories all that the contract has, for the data may lack some.
+    """
+    if column.categories:
+        return random.choice(np.array(column.categories, dtype=object), count)
     if column.dtype not in INTEGERS + FLOATS:
         return random.choice(given, count)
     present = np.unique(given[~np.isnan(given)] if given.dtype.kind == "f" else given).astype(np.float64)

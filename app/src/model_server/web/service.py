@@ -101,7 +101,7 @@ class Service:
         return None
 
     def answer(self, endpoint: Endpoint, ask: Ask) -> Outcome:
-        """Run the route. Every error becomes an answer; one that the server or the model is to blame for is logged."""
+        """Run the route. Every error becomes an answer; what the server or the model raised is logged, too."""
         try:
             if len(ask.body) > self.settings.max_body_bytes:
                 return self.failed(endpoint, body_too_large(self.settings.max_body_bytes))
