@@ -26,7 +26,7 @@ from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
 
 from model_server.bundle.build import build, write
 from model_server.bundle.contract import Contract, Input, Output, encode_contract
@@ -90,6 +90,20 @@ def mixed_classifier(mixed: pd.DataFrame) -> Any:
         remainder="passthrough",
     )
     return make_pipeline(columns, HistGradientBoostingClassifier(max_iter=5)).fit(mixed, mixed["height"] > 5)
+
+
+@pytest.fixture
+def squares(numbers: pd.DataFrame) -> Any:
+    """scikit-learn refuses numbers whose squares are beyond all numbers."""
+    return make_pipeline(PolynomialFeatures(), LinearRegression()).fit(numbers, numbers["height"] ** 2)
+
+
+@pytest.fixture
+def encoded_classifier(mixed: pd.DataFrame) -> Any:
+    """An encoder as it is by default: it refuses text that it has not seen."""
+    columns = make_column_transformer((OneHotEncoder(), ["city"]), remainder="passthrough")
+    rows = mixed[["width", "city"]]
+    return make_pipeline(columns, LogisticRegression()).fit(rows, rows["width"] > 0)
 
 
 @pytest.fixture

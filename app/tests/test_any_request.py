@@ -165,3 +165,61 @@ def test_any_body_is_answered_by_its_protocol(
     assert "Traceback" not in log
     assert SECRET not in log
     assert KEY not in log
+
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@pytest.mark.parametrize(
+    ("model", "columns", "values", "scorer"),
+    [
+        ("regression", ["width", "height"], [numbers, numbers], "auto"),
+        ("regression", ["width", "height"], [numbers, numbers], "native"),
+        ("encoded_classifier", ["width", "city"], [numbers, st.sampled_from(["Bonn", "Köln"]) | secrets], "auto"),
+        ("encoded_classifier", ["width", "city"], [numbers, st.sampled_from(["Bonn", "Köln"]) | secrets], "native"),
+        ("squares", ["width", "height"], [numbers, numbers], "native"),
+    ],
+)
+def test_any_value_of_a_column_s_type_is_answered_or_refused(
+    model: str,
+    columns: list[str],
+    values: list[st.SearchStrategy[Any]],
+    scorer: str,
+    start: Callable[..., Any],
+    bundle_of: Callable[..., Path],
+    mixed: Any,
+    request: pytest.FixtureRequest,
+) -> None:
+    bundle = bundle_of(request.getfixturevalue(model), mixed[columns])
+    server = start(bundle, MODEL_SERVICE="one", WORKERS="1", SCORER=scorer)
+    answered: set[int] = set()
+
+    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(rows=st.lists(st.tuples(*values).map(list), min_size=1, max_size=3))
+    def check(rows: list[list[Any]]) -> None:
+        by_column = zip(columns, zip(*rows, strict=True), strict=True)
+        tensors = [
+            {
+                "name": name,
+                "datatype": "BYTES" if name == "city" else "FP64",
+                "shape": [len(rows)],
+                "data": list(found),
+            }
+            for name, found in by_column
+        ]
+        for path, body, refusal in (
+            ("/predict", {"instances": rows}, 422),
+            ("/v2/models/one/infer", {"inputs": tensors}, 400),
+            ("/invocations", {"dataframe_split": {"columns": columns, "data": rows}}, 400),
+        ):
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            content = answer.read()
+            answered.add(answer.status)
+            assert answer.status in (200, refusal), content
+            assert SECRET.encode() not in content
+
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+        check()
+    assert answered == {200, 400, 422}
+    assert SECRET not in server.log.read_text()

@@ -104,6 +104,21 @@ def test_the_modules_of_a_pickle_are_read_without_loading_it(protocol: int) -> N
     assert "__builtin__" not in modules
 
 
+def test_a_pickle_of_another_scikit_learn_is_refused(
+    bundle_of: Callable[..., Path], classifier: Any, numbers: pd.DataFrame, tmp_path: Path
+) -> None:
+    with mock.patch("sklearn.base.__version__", "1.0.2"):
+        old = pickle.dumps(classifier)
+    message = (
+        r"cannot be loaded as pickle: expected scikit-learn 1\.0\.2, which it was pickled with, found [0-9.]+:"
+        " install that version here, or train the model anew$"
+    )
+    with pytest.raises(BundleError, match=message) as found:
+        bundle_of(None, numbers, model_bytes=old)
+    assert "\n" not in str(found.value)
+    assert not list(tmp_path.glob("*bundle*"))
+
+
 class Mine(LinearRegression):
     """A class in a module that belongs to no package."""
 
@@ -155,7 +170,11 @@ def test_a_format_is_one_entry(
         (lambda rows: rows.head(0), {}, "expected rows in the data, found none"),
         (lambda rows: rows.assign(width=np.inf), {}, "column 'width': expected finite numbers, found infinity"),
         (lambda rows: rows.assign(width=1j), {}, "column 'width': expected int8, .*, found complex128"),
-        (lambda rows: rows.assign(width="a"), {}, "the data does not fit the model: the model failed with ValueError"),
+        (
+            lambda rows: rows.assign(width="a"),
+            {},
+            "the data does not fit the model: the model refuses a value of these rows: could not convert string",
+        ),
         (lambda rows: rows.assign(width=pd.Timedelta(0)), {}, "column 'width': expected numbers, text, booleans, da"),
         (lambda rows: rows, {"version": "3-1"}, 'version: expected .*, found "3-1"'),
     ],

@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 import skops.io
 from skl2onnx import to_onnx
-from skl2onnx.common.data_types import DoubleTensorType
+from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
 from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -63,10 +63,12 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from model_server.bundle.cli import main
+from model_server.bundle.contract import Contract, Input
 from model_server.bundle.manifest import BundleError, read_manifest
 from model_server.bundle.prove import _around, _difference
 from model_server.scoring.decode import decoder
 from model_server.scoring.encode import encode
+from model_server.scoring.errors import RefusedError
 from model_server.scoring.forms.registry import FORMS
 from model_server.scoring.load import load
 from model_server.scoring.scorer import Scorer
@@ -289,13 +291,18 @@ def test_rows_around_the_data_reach_what_the_contract_allows(bundle_of: Bundle) 
     ).fit(frame, TWO)
     contract = load(bundle_of(model, frame)).contract
     columns = [np.array(frame[name].tolist(), dtype=object if name in ("city", "grade") else None) for name in frame]
-    groups = {what: arrays for what, arrays, _ in _around(contract, columns)}
+    groups = dict(_around(contract, columns))
     assert sum(len(arrays[0]) for what, arrays in groups.items() if what != "the data") >= 10_000
     edges = groups["the edges of the contract's ranges and beyond"]
     assert np.nanmin(edges[0]) < contract.inputs[0].minimum
     assert np.nanmax(edges[0]) > contract.inputs[0].maximum
     assert np.isnan(edges[0]).any()
     assert not np.isin(groups["text that the data does not have"][4], frame["city"].unique()).all()
+    # Columns of categories have all of them, those too that the data lacks.
+    cities = Input("city", "string", categories=("Bonn", "Ulm"))
+    closed = dict(_around(Contract(True, (cities,), ()), [np.array(["Bonn"], dtype=object)]))
+    assert "text that the data does not have" not in closed
+    assert set(closed["the edges of the contract's ranges and beyond"][0]) == {"Bonn", "Ulm"}
 
 
 @pytest.mark.parametrize(
@@ -458,6 +465,16 @@ def test_skops_builds_only_types_that_are_trusted(bundle_of: Bundle) -> None:
         load(bundle, "native")
 
 
+@pytest.mark.parametrize("form", ["linear", "native"])
+def test_a_form_refuses_a_value_that_the_model_refuses(bundle_of: Bundle, form: str) -> None:
+    frame = pd.DataFrame({"a": NUMBERS[:, 0], "smoker": True})
+    encoded = make_column_transformer((OneHotEncoder(), ["smoker"]), remainder="passthrough")
+    scorer = load(bundle_of(make_pipeline(encoded, LogisticRegression()).fit(frame, TWO), frame, scorer=form))
+    asked(scorer, [[1.0, True]])
+    with pytest.raises(RefusedError, match="the model refuses a value of these rows"):
+        asked(scorer, [[1.0, False]])
+
+
 def test_a_pickle_is_no_skops(bundle_of: Bundle, classifier: Any, numbers: pd.DataFrame) -> None:
     with pytest.raises(BundleError, match="cannot be loaded as skops: BadZipFile"):
         bundle_of(classifier, numbers, model_format="skops")
@@ -475,3 +492,24 @@ def test_onnx_is_served_without_a_pickle(bundle_of: Bundle) -> None:
     answer = asked(started(bundle), as_json(NUMBERS))
     assert answer["predictions"] == model.predict(NUMBERS).tolist()
     np.testing.assert_allclose(answer["probabilities"], model.predict_proba(NUMBERS), rtol=1e-6)
+
+
+def test_what_onnx_refuses_is_the_fault_of_the_values(bundle_of: Bundle) -> None:
+    cities = pd.DataFrame({"city": ["Bonn", "Köln"] * 10})
+    model = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(cities.to_numpy(), [0, 1] * 10)
+    kinds = [("city", StringTensorType([None, 1]))]
+    data = to_onnx(model, initial_types=kinds, options={"zipmap": False}).SerializeToString()
+    scorer = started(bundle_of(None, cities, data, model_format="onnx"))
+    assert asked(scorer, [["Köln"]])["predictions"] == [1]
+    with pytest.raises(RefusedError, match="the model refuses a value of these rows"):
+        asked(scorer, [["Ulm"]])
+
+
+def test_of_onnx_the_classes_are_known_where_the_data_shows_them_all(bundle_of: Bundle) -> None:
+    model = GaussianNB().fit(NUMBERS, THREE)
+    kind = DoubleTensorType([None, 4])
+    data = to_onnx(model, initial_types=[("rows", kind)], options={"zipmap": False}).SerializeToString()
+    for rows, classes in (NUMBERS, tuple(model.classes_.tolist())), (NUMBERS[:1], None):
+        contract = load(bundle_of(None, pd.DataFrame(rows, columns=COLUMNS), data, model_format="onnx")).contract
+        assert contract.outputs[0].classes == classes
+        assert contract.outputs[1].classes is None

@@ -14,10 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from flask.testing import FlaskClient
 from sklearn.ensemble import IsolationForest
+from sklearn.tree import DecisionTreeClassifier
 
 from model_server.scoring.load import load
 from model_server.scoring.scorer import Scorer
@@ -51,6 +53,23 @@ def test_predicted_classes_are_counted(scorer: Scorer) -> None:
     assert found['model_server_predictions_total{class="short",output="0"}'] == 1
     assert found['model_server_predictions_total{class="middle",output="0"}'] == 0
     assert found["model_server_rows_total"] == 303
+
+
+def test_of_several_labels_a_row_each_is_counted(bundle_of: Callable[..., Path], mixed: pd.DataFrame) -> None:
+    rows = mixed[["width", "height"]]
+    labels = pd.DataFrame({"size": np.where(rows["height"] > 5, "tall", "short"), "city": mixed["city"]})
+    scorer = load(bundle_of(DecisionTreeClassifier(random_state=0).fit(rows, labels), rows))
+    assert scorer.contract.outputs[0].classes == (("short", "tall"), ("Bonn", "Köln"))
+    client = client_of(scorer)
+    answer = client.post("/predict", json={"instances": [TALL, SHORT, TALL]})
+    cities = [city for _size, city in answer.get_json()["predictions"]]
+    found = samples(client)
+    assert [found[f'model_server_predictions_total{{class="{name}",output="0"}}'] for name in ("short", "tall")] == [
+        1,
+        2,
+    ]
+    for city in ("Bonn", "Köln"):
+        assert found[f'model_server_predictions_total{{class="{city}",output="1"}}'] == cities.count(city)
 
 
 def test_predicted_numbers_are_a_histogram_over_what_the_golden_rows_gave(

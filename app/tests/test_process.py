@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import os
@@ -145,6 +146,30 @@ def test_a_reload_replaces_the_workers_under_load_and_stays_ready(start: Callabl
     load.join()
     assert load.lost == []
     assert server.log.read_text().count("Booting worker") == 4
+
+
+def test_a_reload_reads_the_api_keys_anew(start: Callable[..., Any], slow_bundle: Path, tmp_path: Path) -> None:
+    def write(key: str) -> None:
+        keys.write_text(f"ana {hashlib.sha256(key.encode()).hexdigest()}\n")
+
+    def status(key: str) -> int:
+        with server.connection() as connection:
+            connection.request("GET", "/v2", headers={"X-API-Key": key})
+            answer: int = connection.getresponse().status
+            return answer
+
+    keys = tmp_path / "keys"
+    write("old")
+    server = start(slow_bundle, API_KEYS=str(keys))
+    write("new")
+    assert (status("old"), status("new")) == (200, 401)
+    before = set(workers_of(server))
+    server.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 20
+    while not before.isdisjoint(workers_of(server)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert {(status("old"), status("new")) for _time in range(20)} == {(401, 200)}
 
 
 def workers_of(server: Any) -> list[int]:

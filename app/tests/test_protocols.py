@@ -17,11 +17,14 @@ import pandas as pd
 import pytest
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
+from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingRegressor, IsolationForest
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder
 from sklearn.tree import DecisionTreeClassifier
 
 from model_server.bundle.contract import Contract, Input, Output
@@ -136,6 +139,16 @@ def test_metadata_names_every_column_and_output(client: FlaskClient) -> None:
         {"name": "predictions", "datatype": "BOOL", "shape": [-1]},
         {"name": "probabilities", "datatype": "FP64", "shape": [-1, 2]},
     ]
+
+
+@pytest.mark.parametrize("path", ["/v2/models/mixed/ready", "/v2/models/mixed/versions/3/ready"])
+def test_a_model_s_readiness_has_its_name(client: FlaskClient, stopping: Stopping, path: str) -> None:
+    for is_ready in (True, False):
+        stopping.now = not is_ready
+        document = client.get(path).get_json()
+        assert (document["name"], document["ready"]) == ("mixed", is_ready)
+        _validate(client.get("/openapi.json").get_json(), {"$ref": "#/components/schemas/ModelReady"}, document)
+    assert "name" not in client.get("/v2/health/ready").get_json()
 
 
 READY = ["/v2/health/ready", "/v2/models/mixed/ready", "/v2/models/mixed/versions/3/ready", "/ping", "/health"]
@@ -285,6 +298,80 @@ def test_every_kind_of_model_is_answered_the_same_by_every_protocol(
             assert not mismatches(expected, found["predictions"], golden["tolerance"])
 
 
+ENCODED: dict[str, Any] = {
+    "linear": (OneHotEncoder(sparse_output=False), LogisticRegression()),
+    "trees": (OrdinalEncoder(), DecisionTreeClassifier()),
+    "native": (OneHotEncoder(), KNeighborsClassifier()),
+}
+
+
+@pytest.mark.parametrize("form", ENCODED)
+def test_text_that_the_model_does_not_know_is_refused_by_the_contract(
+    form: str, bundle_of: Callable[..., Path], mixed: pd.DataFrame
+) -> None:
+    encoder, estimator = ENCODED[form]
+    filled = make_pipeline(SimpleImputer(strategy="constant", fill_value="none"), encoder)
+    frame = mixed[["city", "grade", "width"]].assign(town=mixed["city"].where(mixed.index % 3 > 0, None))
+    # Of what the model was trained on, the given rows lack a city, and the categories have one that it does not know.
+    frame.loc[59, "city"] = "Ulm"
+    frame["grade"] = frame["grade"].cat.add_categories("none")
+    columns = make_column_transformer((encoder, ["city", "grade"]), (filled, ["town"]), remainder="passthrough")
+    model = make_pipeline(columns, estimator).fit(frame, frame.index % 2)
+    scorer = load(bundle_of(model, frame.head(50), scorer=form))
+    assert {column.name: column.categories for column in scorer.contract.inputs} == {
+        "city": ("Bonn", "Köln", "Ulm"),
+        "grade": ("low", "high"),
+        "width": None,
+        "town": ("Bonn", "Köln", "none"),
+    }
+    client = client_of(Served(scorer, "one"))
+    row = {"city": "Ulm", "grade": "low", "width": 1.0, "town": None}
+    assert client.post("/predict", json={"instances": [row]}).status_code == 200
+    detail = 'row 1, column \'city\': expected one of "Bonn", "Köln", "Ulm", found text'
+    rows = [row, {**row, "city": "Aachen"}]
+    answer = client.post("/predict", json={"instances": rows})
+    problem = answer.get_json(force=True)
+    assert (answer.status_code, problem["detail"], problem["column"]) == (422, detail, "city")
+    answer = client.post("/invocations", json={"dataframe_records": rows})
+    assert (answer.status_code, answer.get_json()["message"]) == (400, detail)
+    assert client.post("/predict", json={"instances": [{**row, "grade": "none"}]}).status_code == 422
+
+
+def test_what_the_model_makes_of_text_may_be_any_text(bundle_of: Callable[..., Path], mixed: pd.DataFrame) -> None:
+    frame = pd.DataFrame({"size": mixed["width"].round(1).astype(str), "city": mixed["city"]})
+    encoded = make_column_transformer(
+        (FunctionTransformer(pd.DataFrame.astype, kw_args={"dtype": float}), ["size"]),
+        (OneHotEncoder(handle_unknown="ignore"), ["city"]),
+    )
+    bundle = bundle_of(make_pipeline(encoded, LogisticRegression()).fit(frame, frame.index % 2), frame)
+    client = client_of(Served(load(bundle), "one"))
+    assert [column.categories for column in load(bundle).contract.inputs] == [None, None]
+    answers = [client.post("/predict", json={"instances": [[size, "Aachen"]]}) for size in ("123.25", "large")]
+    assert [answer.status_code for answer in answers] == [200, 422]
+    assert answers[1].get_json(force=True)["type"] == "urn:modelfleet:problem:refused"
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_an_answer_beyond_all_numbers_is_the_fault_of_the_row(
+    bundle_of: Callable[..., Path], regression: Any, numbers: pd.DataFrame
+) -> None:
+    client = client_of(Served(load(bundle_of(regression, numbers)), "one"))
+    row = [1e308, 1e308]
+    detail = "row 1, output 'predictions': expected a finite number, found infinity: the values of the row are too "
+    tensor = {"name": "rows", "datatype": "FP64", "shape": [2, 2], "data": [[1, 1], row]}
+    for path, body, status, member in (
+        ("/predict", {"instances": [[1, 1], row]}, 422, "detail"),
+        ("/v2/models/one/infer", {"inputs": [tensor]}, 400, "error"),
+        ("/invocations", {"instances": [[1, 1], row]}, 400, "message"),
+    ):
+        answer = client.post(path, json=body)
+        assert answer.status_code == status, answer.text
+        assert answer.get_json(force=True)[member].startswith(detail)
+    problem = client.post("/predict", json={"instances": [row]}).get_json(force=True)
+    assert (problem["row"], problem["output"], problem["found"]) == (0, "predictions", "infinity")
+    assert 'model_server_errors_total{kind="refused"} 4.0' in client.get("/metrics").text
+
+
 def _validate(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
     whole = {"components": document["components"], **schema}
     Draft202012Validator.check_schema(whole)
@@ -306,6 +393,7 @@ def _validate(document: dict[str, Any], schema: dict[str, Any], value: Any) -> N
         ),
         (Input("n", "int8"), {"title": "n", "type": "integer", "minimum": -128, "maximum": 127}),
         (Input("c", "category", categories=(1, 2), nullable=True), {"enum": [1, 2, None]}),
+        (Input("s", "string", categories=("Bonn", "Köln")), {"enum": ["Bonn", "Köln"]}),
         (Input("b", "bool"), {"title": "b", "type": "boolean"}),
         (Input("d", "datetime64[ns]"), {"type": "string", "format": "date"}),
     ],

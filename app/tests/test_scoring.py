@@ -16,7 +16,7 @@ from model_server.bundle.contract import Contract, Input, Output, encode_contrac
 from model_server.bundle.manifest import BundleError, Manifest
 from model_server.scoring.decode import decode, decoder
 from model_server.scoring.encode import encode
-from model_server.scoring.errors import BodyError, ContractError, ModelError
+from model_server.scoring.errors import BodyError, ContractError, ModelError, RefusedError
 from model_server.scoring.forms.native import Native
 from model_server.scoring.load import load
 from model_server.scoring.scorer import Scorer
@@ -190,7 +190,6 @@ def test_answers_are_standard_json(array: Any, expected: bytes) -> None:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.array([1.0, np.inf]), "predictions: row 1: expected a finite number, found infinity"),
         (
             np.array(["2020-01-01"], dtype="datetime64[D]"),
             "expected numbers, text or booleans, found datetime64",
@@ -202,6 +201,13 @@ def test_answers_are_standard_json(array: Any, expected: bytes) -> None:
 def test_answers_that_json_cannot_hold_are_errors(array: Any, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         encode({"predictions": array})
+
+
+def test_infinity_is_the_fault_of_the_values() -> None:
+    message = "row 1, output 'predictions': expected a finite number, found infinity: the values of the row are too la"
+    with pytest.raises(RefusedError, match=message) as found:
+        encode({"predictions": np.array([1.0, np.inf])})
+    assert found.value.details.keys() == {"row", "output", "expected", "found"}
 
 
 def test_a_classifier_gives_labels_and_probabilities(scorer: Scorer, classifier: Any) -> None:
@@ -251,6 +257,14 @@ def test_a_failing_model_is_told_without_the_data(answer: Any, message: str) -> 
         answer_of(Scorer(manifest, contract, Native(Broken(answer), contract)), body([1]))
 
 
+def test_what_the_model_itself_refuses_is_the_fault_of_the_values() -> None:
+    manifest = Manifest("tiny", "1", "pickle", "model.pkl", "3.11", (), "0" * 64)
+    contract = Contract(False, (Input("x", "float64"),), OUTPUTS)
+    broken = Native(Broken(ValueError("could not convert string to float: 'a value of the client'")), contract)
+    with pytest.raises(RefusedError, match=r"^the model refuses a value of these rows$"):
+        answer_of(Scorer(manifest, contract, broken), body([1]))
+
+
 def test_a_contract_is_read_as_it_was_written() -> None:
     assert parse_contract(json.dumps(encode_contract(EACH)).encode(), "here") == EACH
 
@@ -266,6 +280,10 @@ def test_a_contract_is_read_as_it_was_written() -> None:
             "expected a dtype that has missing values",
         ),
         ({"inputs": [{"name": "x", "dtype": "category"}]}, "input 'x': expected categories for dtype category"),
+        (
+            {"inputs": [{"name": "x", "dtype": "int8", "categories": [1]}]},
+            "input 'x': expected no categories for dtype int8",
+        ),
         ({"inputs": [{"name": "x"}]}, "missing 1 required positional argument: 'dtype'"),
     ],
 )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from model_server.bundle.contract import Contract, Input, Output
 from model_server.scoring.decode import decode
-from model_server.scoring.errors import BodyError, ContractError, ModelError, ScoringError
+from model_server.scoring.errors import BodyError, ContractError, RefusedError, ScoringError
 from model_server.scoring.tensors import Asked, tensor_decoder, tensor_encoder
 
 OUTPUTS = (Output("predictions", "string", (-1,)), Output("probabilities", "float64", (-1, 2)))
@@ -270,7 +270,7 @@ def test_a_response_as_json_and_with_bytes() -> None:
 
 def test_infinity_is_no_answer() -> None:
     asked = decoded(EACH, body(*each()))
-    with pytest.raises(ModelError, match="probabilities: row 1: expected a finite number, found infinity"):
+    with pytest.raises(RefusedError, match="row 1, output 'probabilities': expected a finite number, found infinity"):
         tensor_encoder(EACH, "m", "1")(
             asked, {"predictions": np.array(["a", "b"]), "probabilities": np.array([[0, 1], [np.inf, 0]])}
         )

@@ -3,9 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from flask import Flask
@@ -13,6 +15,7 @@ from flask.testing import FlaskClient
 
 from model_server.scoring.scorer import Scorer
 from model_server.web.app import create_app
+from model_server.web.logs import JsonFormatter
 from model_server.web.protocol import Served
 from model_server.web.service import Service
 from model_server.web.settings import Settings, settings_from
@@ -58,7 +61,8 @@ def test_readiness_names_what_answers_and_ends_with_stopping(
         stopping.now = False
         answer = client.get(path)
         who = {"model": "size", "version": "3", "digest": scorer.manifest.digest}
-        expected = {"ready": True, **who, "worker": os.getpid(), "workers": 1}
+        name = {} if path == "/v2/health/ready" else {"name": "size"}
+        expected = {**name, "ready": True, **who, "worker": os.getpid(), "workers": 1}
         assert (answer.status_code, answer.json) == (200, expected)
         stopping.now = True
         assert client.get(path).status_code == 503
@@ -125,17 +129,50 @@ def test_a_problem_has_its_parts(client: FlaskClient) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("raised", "status", "event"),
+    [
+        (KeyError("a secret"), 500, "a request failed: the model failed with KeyError"),
+        (ValueError("a secret"), 422, "a request failed: the model refuses a value of these rows"),
+    ],
+)
+def test_what_the_model_fails_with_is_logged_without_its_text_and_not_told(
+    client: FlaskClient, scorer: Scorer, caplog: pytest.LogCaptureFixture, raised: Exception, status: int, event: str
+) -> None:
+    word = "secret"
+
+    def fail(table: Any, probabilities: bool) -> None:
+        try:
+            raise LookupError(f"another {word}")
+        except LookupError as error:
+            raise raised from error
+
+    with mock.patch.object(type(scorer.predictor), "predict", side_effect=fail):
+        answer = client.post("/predict", json=ROWS)
+    assert answer.status_code == status
+    assert "secret" not in answer.text
+    assert "secret" not in caplog.text
+    line = json.loads(JsonFormatter().format(caplog.records[0]))
+    assert line["event"].startswith(event)
+    assert "\nLookupError\n" in line["error"]
+    assert f"\n{type(raised).__name__}\n" in line["error"]
+    assert f'{__file__}", line' in line["error"]
+    assert "in fail" in line["error"]
+
+
 def test_what_the_server_is_to_blame_for_is_logged_not_told(
-    client: FlaskClient, scorer: Scorer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(self: Scorer, body: bytes) -> None:
-        raise RuntimeError("a secret")
+        raise RuntimeError("a " + "secret")
 
     monkeypatch.setattr(Scorer, "predict", fail)
     answer = client.post("/predict", json=ROWS)
     assert answer.status_code == 500
-    assert "secret" not in answer.text
-    assert "RuntimeError: a secret" in caplog.text
+    line = JsonFormatter().format(caplog.records[0])
+    assert json.loads(line)["event"] == "a request failed: RuntimeError"
+    assert "in fail" in line
+    assert "a secret" not in answer.text + caplog.text + line
 
 
 def test_the_title_of_a_body_too_large_is_the_same_on_every_python(client: FlaskClient) -> None:
@@ -145,6 +182,13 @@ def test_the_title_of_a_body_too_large_is_the_same_on_every_python(client: Flask
 
 def test_a_405_says_what_is_allowed(client: FlaskClient) -> None:
     assert "POST" in client.get("/predict").headers["Allow"]
+
+
+def test_readiness_that_ends_is_counted_as_503(client: FlaskClient, stopping: Stopping) -> None:
+    stopping.now = True
+    client.get("/v2/health/ready")
+    line = 'model_server_requests_total{route="/v2/health/ready",status="503"} 1.0'
+    assert line in client.get("/metrics").text.splitlines()
 
 
 def test_metrics_count_by_route_and_status(client: FlaskClient, scorer: Scorer) -> None:

@@ -22,6 +22,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import zip_longest
 from typing import Any, Literal
 
 Grade = Literal["identical", "compatible", "breaking"]
@@ -43,7 +44,7 @@ class ContractError(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """A column that a request has."""
+    """A column that a request has. With ``categories`` it takes these alone, else whatever its dtype allows."""
 
     name: str
     dtype: str
@@ -56,12 +57,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Output:
-    """A part of an answer. ``shape`` is of all rows together, -1 is their number."""
+    """A part of an answer. ``shape`` is of all rows together, -1 is their number.
+
+    ``classes`` are its labels; of a row of several labels those of each.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    classes: tuple[Value, ...] | None = None
+    classes: tuple[Value, ...] | tuple[tuple[Value, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,14 @@ def parse_contract(document: object, where: str) -> Contract:
 
 def _read(document: Mapping[str, Any], kind: type[Column] | type[Output]) -> dict[str, Any]:
     known = {key: value for key, value in document.items() if key in kind.__dataclass_fields__}
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in known.items()}
+    return {key: _tuple(value) for key, value in known.items()}
+
+
+def _tuple(value: Any) -> Any:
+    """A list, and the lists in it, as tuples."""
+    if not isinstance(value, list):
+        return value
+    return tuple(tuple(each) if isinstance(each, list) else each for each in value)
 
 
 def compare(old: Contract, new: Contract, ranges: Ranges = "compatible") -> list[Difference]:
@@ -174,7 +185,7 @@ def _column(old: Column, new: Column, ranges: Ranges) -> Iterator[Difference]:
         else:
             yield _breaks(where, f"{words}: values that it took are refused")
     elif not _same(old.categories, new.categories):
-        yield from _categories(where, old.categories or (), new.categories or ())
+        yield from _categories(where, old.categories, new.categories)
     if old.ordered != new.ordered and old.dtype == new.dtype:
         yield _keeps(where, f"categories {'ordered' if new.ordered else 'without an order'}", "requests are the same")
     if old.nullable and not new.nullable:
@@ -202,7 +213,13 @@ def _narrower(old: Column, new: Column) -> bool:
     return new_least > least or new_most < most
 
 
-def _categories(where: str, old: Sequence[Value], new: Sequence[Value]) -> Iterator[Difference]:
+def _categories(where: str, old: Sequence[Value] | None, new: Sequence[Value] | None) -> Iterator[Difference]:
+    if old is None or new is None:
+        if new is None:
+            yield _keeps(where, "takes any text", "it takes every category that it took")
+        else:
+            yield _breaks(where, f"takes {_shown(new)} alone, was any text: other values are refused")
+        return
     removed, added = _without(old, new), _without(new, old)
     if removed:
         yield _breaks(where, f"categories {_shown(removed)} removed: requests that have them are refused")
@@ -234,8 +251,21 @@ def _output(old: Output, new: Output) -> Iterator[Difference]:
             yield _breaks(where, f"{words}: clients do not expect such values")
     if old.shape != new.shape:
         yield _breaks(where, f"shape {_shape(new)}, was {_shape(old)}")
-    if not _same(old.classes, new.classes):
-        yield from _classes(where, old.classes or (), new.classes or ())
+    if old.classes is None and new.classes is not None:
+        yield _keeps(where, "classes are named", "the old contract named none")
+        return
+    for place, (before, after) in enumerate(zip_longest(_of_each(old), _of_each(new), fillvalue=())):
+        if not _same(before, after):
+            yield from _classes(f"{where}, label {place}" if _has_several(old) else where, before, after)
+
+
+def _has_several(output: Output) -> bool:
+    return bool(output.classes) and isinstance((output.classes or ())[0], tuple)
+
+
+def _of_each(output: Output) -> Sequence[Any]:
+    """The classes of each label of a row."""
+    return output.classes or () if _has_several(output) else (output.classes or (),)
 
 
 def _classes(where: str, old: Sequence[Value], new: Sequence[Value]) -> Iterator[Difference]:
@@ -252,6 +282,8 @@ def _classes(where: str, old: Sequence[Value], new: Sequence[Value]) -> Iterator
 def _takes(wide: Column, narrow: Column) -> bool:
     """Whether a column takes every value, null apart, that another one of a different dtype takes."""
     old, new = narrow.dtype, wide.dtype
+    if wide.categories is not None:
+        return narrow.categories is not None and not _without(narrow.categories, wide.categories)
     if old == "category":
         kinds = {type(category) for category in narrow.categories or ()}
         if new == "string":

@@ -16,8 +16,10 @@ import pickle
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +43,15 @@ from model_server.bundle.manifest import (
     parse_manifest,
     verify,
 )
-from model_server.bundle.prove import choose
+from model_server.bundle.prove import UNSEEN, choose
 from model_server.bundle.sbom import sbom
 from model_server.scoring.encode import to_json
 from model_server.scoring.errors import ScoringError
+from model_server.scoring.estimators import estimators
 from model_server.scoring.formats import FORMATS, predictor_of
 from model_server.scoring.forms.onnx import OnnxModel
 from model_server.scoring.forms.registry import FORMS
+from model_server.scoring.load import reason_of
 from model_server.scoring.modules import FOLDER, imports, module_names, run_modules
 from model_server.scoring.scorer import Scorer
 from model_server.scoring.table import Request, table_of_columns, table_of_instances
@@ -119,10 +123,10 @@ def build(
     loaded = _load(where, data, model_format, trusted, shipped)
     frame = _features(loaded, without(rows, targets))
     contract = _described(loaded, frame)
-    contract, golden = _observed(
-        loaded, frame, agree(contract) if agree else contract, golden_rows, relative_tolerance, absolute_tolerance
-    )
+    contract = agree(contract) if agree else contract
     columns = [_array(column, frame[column.name]) for column in contract.inputs]
+    contract = _with_categories(loaded, contract, columns)
+    contract, golden = _observed(loaded, frame, contract, golden_rows, relative_tolerance, absolute_tolerance)
     choice = choose(loaded, contract, columns, golden["tolerance"], scorer, timings)
     path = f"model.{FORMATS[model_format].suffix}"
     compiled = {} if choice.data is None else {FORMS[choice.form].path: choice.data}
@@ -196,17 +200,24 @@ def _load(where: str, data: bytes, model_format: str, trusted: tuple[str, ...], 
         if written.untrusted and (unknown := sorted(set(written.untrusted(data)) - set(trusted))):
             raise BundleError(f"{where}: expected types that are trusted (--trust TYPE), found {', '.join(unknown)}")
         run_modules(shipped, where)
-        loaded = written.model(data, trusted)
+        with warnings.catch_warnings():
+            if find_spec("sklearn"):
+                from sklearn.exceptions import InconsistentVersionWarning  # A model in ONNX does without.
+
+                warnings.simplefilter("error", InconsistentVersionWarning)
+            loaded = written.model(data, trusted)
     except BundleError:
         raise
     except ModuleNotFoundError as error:
         advice = f"install it, or ship it with --module {str(error.name).partition('.')[0]}.py"
         raise BundleError(f"{where}: needs the module {error.name}, which is not there: {advice}") from error
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = reason_of(error)
         if "__main__" in reason:
             reason = "a class of it is defined in __main__: put it into a module and ship that with --module"
-        raise BundleError(f"{where}: cannot be loaded as {model_format}: {reason[:300]}") from error
+        elif hasattr(error, "original_sklearn_version"):
+            reason += ": install that version here, or train the model anew"
+        raise BundleError(f"{where}: cannot be loaded as {model_format}: {reason}") from error
     if not hasattr(loaded, "predict") and not isinstance(loaded, OnnxModel):
         raise BundleError(f"{where}: expected a model with a predict method, found {type(loaded).__name__}")
     return loaded
@@ -265,6 +276,41 @@ def _described(model: Any, frame: pd.DataFrame) -> Contract:
     """The contract as far as the columns are concerned."""
     columns = hasattr(model, "feature_names_in_")
     return Contract(columns, tuple(_input(name, frame[name]) for name in frame.columns), (), _takes_texts(model))
+
+
+def _with_categories(model: Any, contract: Contract, columns: Sequence[Any]) -> Contract:
+    """The contract with the values that its columns take, where the model refuses text or categories it has not seen.
+
+    Which these are, an encoder in the model says: of text one that knows all that the data has in the column. Where
+    none does, as where a model reads numbers from text, the contract allows any text, as the model may take it.
+    """
+    native = predictor_of(model, contract)
+    encoders = [part.categories_ for part in estimators(model) if isinstance(getattr(part, "categories_", None), list)]
+    known = [{str(value) for value in values if isinstance(value, str)} for each in encoders for values in each]
+
+    def takes(place: int, values: Sequence[Any]) -> bool:
+        """Whether the model predicts the first row with each of the values in this column."""
+        rows = [np.repeat(column[:1], len(values)) for column in columns]
+        rows[place] = np.array(values, dtype=object)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                native.predict(table_of_columns(rows, contract), False)
+        except Exception:
+            return False
+        return True
+
+    def taken(place: int, column: Input) -> tuple[Any, ...] | None:
+        if column.dtype == "category" and not takes(place, column.categories or ()):
+            return tuple(value for value in column.categories or () if takes(place, [value]))
+        if column.dtype == "string" and not takes(place, [UNSEEN]):
+            given = {value for value in columns[place] if isinstance(value, str)}
+            found = [values for values in known if given <= values and takes(place, sorted(values))]
+            return tuple(sorted(set().union(*found))) or None
+        return column.categories
+
+    inputs = enumerate(contract.inputs)
+    return replace(contract, inputs=tuple(replace(column, categories=taken(place, column)) for place, column in inputs))
 
 
 def _observed(
@@ -334,15 +380,32 @@ def _finds_anomalies(model: Any) -> bool:
 
 
 def _outputs(model: Any, given: Mapping[str, Any]) -> tuple[Output, ...]:
-    classes = getattr(model, "classes_", None)
-    labels = tuple(to_json(classes, "classes")) if isinstance(classes, np.ndarray) and classes.ndim == 1 else None
+    labels = _labels(model, given)
     outputs = []
     for name in ("predictions", "probabilities", "scores"):
         if name in given:
             found = given[name]
-            has_labels = labels if name != "scores" else None
-            outputs.append(Output(name, _json_dtype(found.dtype), (-1, *found.shape[1:]), has_labels))
+            # Which column of probabilities is of which label only scikit-learn says.
+            is_of_labels = name == "predictions" or (name == "probabilities" and hasattr(model, "classes_"))
+            outputs.append(
+                Output(name, _json_dtype(found.dtype), (-1, *found.shape[1:]), labels if is_of_labels else None)
+            )
     return tuple(outputs)
+
+
+def _labels(model: Any, given: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """The classes that the predictions are of, and of several a row those of each; None of what names none."""
+    classes, predictions = getattr(model, "classes_", None), given["predictions"]
+    if isinstance(model, OnnxModel):
+        # It does not name them. Where the data was given as many labels as there are probabilities, these are all.
+        is_label = predictions.ndim == 1 and predictions.dtype.kind != "f" and "probabilities" in given
+        found = tuple(sorted(set(predictions.tolist()))) if is_label else ()
+        return found if found and len(found) == given["probabilities"].shape[1] else None
+    if isinstance(classes, np.ndarray) and classes.ndim == 1:
+        return tuple(to_json(classes, "classes"))
+    if isinstance(classes, list) and predictions.ndim == 2 and len(classes) == predictions.shape[1]:
+        return tuple(tuple(to_json(each, "classes")) for each in classes)
+    return None
 
 
 def _array(column: Input, values: pd.Series) -> Any:

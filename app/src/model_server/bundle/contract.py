@@ -23,8 +23,9 @@ Value = bool | int | float | str
 class Input:
     """A column. ``minimum`` and ``maximum`` are what the training data had: they describe, they refuse nothing.
 
-    A ``category`` column takes its ``categories`` alone, and one of dates ISO 8601 text without a time zone. Only a
-    ``nullable`` column takes null, its missing value.
+    A column with ``categories`` takes these alone: every ``category`` column, and a ``string`` one whose model refuses
+    text that it has not seen. One of dates takes ISO 8601 text without a time zone. Only a ``nullable`` column takes
+    null, its missing value.
     """
 
     name: str
@@ -40,18 +41,23 @@ class Input:
             raise BundleError(f"input {self.name!r}: dtype: expected one of {', '.join(DTYPES)}, found {self.dtype!r}")
         if self.nullable and self.dtype in INTEGERS:
             raise BundleError(f"input {self.name!r}: expected a dtype that has missing values, found {self.dtype}")
-        if (self.categories is not None) != (self.dtype == "category"):
-            raise BundleError(f"input {self.name!r}: expected categories for dtype category, and for no other")
+        if self.categories is None and self.dtype == "category":
+            raise BundleError(f"input {self.name!r}: expected categories for dtype category, found none")
+        if self.categories is not None and self.dtype not in ("category", "string"):
+            raise BundleError(f"input {self.name!r}: expected no categories for dtype {self.dtype}")
 
 
 @dataclass(frozen=True)
 class Output:
-    """An output. ``shape`` is of all rows together: ``(-1,)`` is a value a row, ``(-1, 3)`` three values a row."""
+    """An output. ``shape`` is of all rows together: ``(-1,)`` is a value a row, ``(-1, 3)`` three values a row.
+
+    ``classes`` are the labels that it may have; of a row of several labels those of each.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    classes: tuple[Value, ...] | None = None
+    classes: tuple[Value, ...] | tuple[tuple[Value, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,4 +123,11 @@ def _present(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tuples(document: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+    return {key: _tuple(value) for key, value in document.items()}
+
+
+def _tuple(value: Any) -> Any:
+    """A list, and the lists in it, as tuples."""
+    if not isinstance(value, list):
+        return value
+    return tuple(tuple(each) if isinstance(each, list) else each for each in value)

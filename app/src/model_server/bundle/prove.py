@@ -32,6 +32,8 @@ SAMPLED = 12_000
 ALONE = 200
 """Rows that are compared one at a time, too, for a single row can take another way through a form."""
 CHUNK = 5_000
+UNSEEN = "?\x00unseen"
+"""Text that no data has."""
 
 Array = np.ndarray[Any, Any]
 
@@ -148,7 +150,7 @@ def _difference(expected: Array, found: Array, tolerance: Mapping[str, float]) -
 
 def _samples(native: Predictor, contract: Contract, columns: Sequence[Array]) -> Iterator[_Sample]:
     """The given rows, and rows around them; a NotCompiledError if the model itself fails on some that it must take."""
-    for what, arrays, required in _around(contract, columns):
+    for what, arrays in _around(contract, columns):
         for first in range(0, len(arrays[0]), CHUNK):
             part = [array[first : first + CHUNK] for array in arrays]
             table = table_of_columns(part, contract)
@@ -157,33 +159,30 @@ def _samples(native: Predictor, contract: Contract, columns: Sequence[Array]) ->
                     warnings.simplefilter("ignore")
                     expected = native.predict(table, contract.has_probabilities)
             except Exception as error:
-                if required:
-                    raise NotCompiledError(f"the model itself fails on {what}: {line_of(error)[:200]}") from error
-                continue
+                raise NotCompiledError(f"the model itself fails on {what}: {line_of(error)[:200]}") from error
             yield _Sample(what, table, len(part[0]), expected)
 
 
-def _around(contract: Contract, columns: Sequence[Array]) -> Iterator[tuple[str, list[Array], bool]]:
-    """Groups of rows: what they are, an array for each column, and whether the model must take them."""
+def _around(contract: Contract, columns: Sequence[Array]) -> Iterator[tuple[str, list[Array]]]:
+    """Groups of rows that the contract allows: what they are, and an array for each column."""
     random = np.random.default_rng(20_260)
     third = SAMPLED // 3
-    yield "the data", list(columns), True
+    yield "the data", list(columns)
     inputs = contract.inputs
     resampled = [random.choice(array, third) for array in columns]
-    yield "the data's values in other combinations", _with_missing(random, inputs, resampled), True
+    yield "the data's values in other combinations", _with_missing(random, inputs, resampled)
     chosen = random.integers(0, len(columns[0]), third)
     near = [_near(random, column, array, array[chosen]) for column, array in zip(inputs, columns, strict=True)]
-    yield "values near the data", _with_missing(random, inputs, near), True
+    yield "values near the data", _with_missing(random, inputs, near)
     edges = [_edges(random, column, array, third) for column, array in zip(inputs, columns, strict=True)]
-    yield "the edges of the contract's ranges and beyond", _with_missing(random, inputs, edges), True
-    if any(column.dtype == "string" for column in inputs):
+    yield "the edges of the contract's ranges and beyond", _with_missing(random, inputs, edges)
+    free = [column.dtype == "string" and column.categories is None for column in inputs]
+    if any(free):
         unknown = [
-            np.where(random.random(third) < 0.3, np.array("?\x00unseen", dtype=object), array)
-            if column.dtype == "string"
-            else array
-            for column, array in zip(inputs, resampled, strict=True)
+            np.where(random.random(third) < 0.3, np.array(UNSEEN, dtype=object), array) if is_free else array
+            for is_free, array in zip(free, resampled, strict=True)
         ]
-        yield "text that the data does not have", unknown, False
+        yield "text that the data does not have", unknown
 
 
 def _with_missing(random: np.random.Generator, inputs: Sequence[Input], arrays: list[Array]) -> list[Array]:
@@ -207,7 +206,12 @@ def _near(random: np.random.Generator, column: Input, given: Array, array: Array
 
 
 def _edges(random: np.random.Generator, column: Input, given: Array, count: int) -> Array:
-    """Extremes, what is half their distance beyond, zero, and halfway between neighbours, where trees split."""
+    """Extremes, what is half their distance beyond, zero, and halfway between neighbours, where trees split.
+
+    Of categories all that the contract has, for the data may lack some.
+    """
+    if column.categories:
+        return random.choice(np.array(column.categories, dtype=object), count)
     if column.dtype not in INTEGERS + FLOATS:
         return random.choice(given, count)
     present = np.unique(given[~np.isnan(given)] if given.dtype.kind == "f" else given).astype(np.float64)

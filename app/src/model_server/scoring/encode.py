@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from model_server.scoring.errors import ModelError
+from model_server.scoring.errors import ModelError, RefusedError
 
 _encode = msgspec.json.Encoder().encode
 
@@ -27,13 +27,17 @@ def encode(outputs: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
 
 
 def to_json(array: Any, name: str) -> Any:
-    """``array`` as JSON has it: NaN is null, and infinity is an error, for JSON has none."""
+    """``array`` as JSON has it: NaN is null, and infinity a RefusedError, for JSON has none."""
     found = np.asarray(array)
     if found.dtype.kind == "f":
         if not np.isfinite(found).all():
             if np.isinf(found).any():
                 row = int(np.argwhere(np.isinf(found))[0][0])
-                raise ModelError(f"{name}: row {row}: expected a finite number, found infinity", row=row)
+                raise RefusedError(
+                    f"row {row}, output {name!r}: expected a finite number, found infinity:"
+                    " the values of the row are too large for the model",
+                    row=row, output=name, expected="a finite number", found="infinity",
+                )  # fmt: skip
             nullable = found.astype(object)
             nullable[np.isnan(found)] = None
             return nullable.tolist()

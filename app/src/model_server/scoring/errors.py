@@ -34,6 +34,10 @@ def column_is_missing(what: str, name: str, **details: Any) -> ContractError:
     )
 
 
+class RefusedError(ScoringError):
+    """The model has no answer to values that its contract allows: it raised a ValueError, or gave infinity."""
+
+
 class ModelError(ScoringError):
     """The model failed, or gave what JSON cannot hold, on rows that its contract allows."""
 

@@ -51,7 +51,7 @@ def load(bundle: Path, form: str | None = None) -> Scorer:
         try:
             predictor = FORMS[form].load(data, contract)
         except (LookupError, OSError, TypeError, ValueError) as error:
-            raise BundleError(f"{bundle}: {path} cannot be loaded: {_reason(error)}") from error
+            raise BundleError(f"{bundle}: {path} cannot be loaded: {reason_of(error)}") from error
     return Scorer(manifest, contract, predictor, form)
 
 
@@ -79,12 +79,12 @@ def _native(bundle: Path, manifest: Manifest, contract: Contract, pins: Mapping[
     except (Exception, SystemExit) as error:
         # A pickle runs what it wants, so anything can come out of it.
         kind = OtherEnvironmentError if hasattr(error, "original_sklearn_version") else BundleError
-        raise kind(f"{bundle}: {manifest.model_path} cannot be loaded: {_reason(error)}") from error
+        raise kind(f"{bundle}: {manifest.model_path} cannot be loaded: {reason_of(error)}") from error
     one_job(model)
     return Native(model, contract)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Why a pickle cannot be loaded, in one line of at most 300 characters."""
     trained_with = getattr(error, "original_sklearn_version", None)
     if trained_with:

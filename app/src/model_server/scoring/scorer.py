@@ -12,7 +12,7 @@ import numpy as np
 
 from model_server.bundle.contract import Contract
 from model_server.bundle.manifest import Manifest
-from model_server.scoring.errors import ModelError
+from model_server.scoring.errors import ModelError, RefusedError
 from model_server.scoring.table import Request, Table
 
 Outputs = dict[str, np.ndarray[Any, Any]]
@@ -59,9 +59,12 @@ class Scorer:
         return count <= self.predictor.cheap_rows
 
     def predict(self, request: Request) -> Outputs:
-        """The model's outputs, a row of each for each row asked; a ModelError if it gives none."""
+        """The model's outputs, a row of each for each row asked; a RefusedError or a ModelError if it gives none."""
         try:
             outputs = self.predictor.predict(request.table, request.probabilities)
+        except ValueError as error:
+            # So scikit-learn refuses what it cannot compute with, as a number too large for float32.
+            raise RefusedError("the model refuses a value of these rows") from error
         except Exception as error:
             # The cause goes to the log; its text can hold the client's data, or anything else of the model's.
             raise ModelError(f"the model failed with {type(error).__name__}") from error

@@ -191,11 +191,11 @@ def _rule(column: Input) -> tuple[Callable[[Any], bool], str]:
             lambda value: _is_date(value, first, last),
             f"a date as in 2026-05-31 or 2026-05-31T18:30:00, from {first} to {last}",
         )
-    if column.dtype == "string":
+    if column.categories is None:
         return lambda value: isinstance(value, str), "text"
     # With their types, for 1, 1.0 and true are equal.
-    categories = {(type(category), category) for category in column.categories or ()}
-    listed = ", ".join(shown(category) for category in (column.categories or ())[:5])
+    categories = {(type(category), category) for category in column.categories}
+    listed = ", ".join(shown(category) for category in column.categories[:5])
     more = ", ..." if len(categories) > 5 else ""
     return (
         lambda value: type(value) in (bool, int, float, str) and (type(value), value) in categories,

@@ -14,7 +14,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from model_server.web.failures import body_too_large, failure, failure_of
-from model_server.web.logs import LOG
+from model_server.web.logs import log_failure
 from model_server.web.metrics import OTHER
 from model_server.web.protocol import Answer, Ask, Failure
 from model_server.web.service import METRICS, Endpoint, Outcome, Service, media_type
@@ -106,7 +106,7 @@ def create_app(service: Service) -> Flask:
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
-        LOG.error("%s: %s", type(error).__name__, error, exc_info=error)
+        log_failure(error)
         return fail(failure_of(error))
 
     @app.after_request

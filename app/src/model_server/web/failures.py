@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from model_server.scoring.errors import BodyError, ContractError, ModelError, ScoringError, shown
+from model_server.scoring.errors import BodyError, ContractError, ModelError, RefusedError, ScoringError, shown
 from model_server.web.protocol import Failure, TooManyRowsError
 
 SERVER_FAILED = "the server failed; its log has the cause"
@@ -24,17 +24,18 @@ KINDS: dict[str, tuple[HTTPStatus, str]] = {
     "target": (HTTPStatus.REQUEST_URI_TOO_LONG, "Request URI Too Long"),
     "media_type": (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Unsupported Media Type"),
     "contract": (HTTPStatus.UNPROCESSABLE_ENTITY, "The rows do not fit the model's contract"),
+    "refused": (HTTPStatus.UNPROCESSABLE_ENTITY, "The model refuses these values"),
     "busy": (HTTPStatus.TOO_MANY_REQUESTS, "Too Many Requests"),
     "headers": (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large"),
     "model": (HTTPStatus.INTERNAL_SERVER_ERROR, "The model failed"),
     "server": (HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error"),
-    "stopping": (HTTPStatus.SERVICE_UNAVAILABLE, "Service Unavailable"),
     "deadline": (HTTPStatus.GATEWAY_TIMEOUT, "Gateway Timeout"),
 }
 
 _SCORING: dict[type[ScoringError], str] = {
     BodyError: "body",
     ContractError: "contract",
+    RefusedError: "refused",
     ModelError: "model",
     TooManyRowsError: "too_large",
 }

@@ -14,8 +14,30 @@ from typing import Any
 import msgspec
 from gunicorn.glogging import Logger
 
+from model_server.scoring.errors import ScoringError
+
 LOG = logging.getLogger("model_server")
 """What the server logs itself. ``extra={"fields": {...}}`` adds members to the line."""
+
+
+def log_failure(error: Exception) -> None:
+    """Log what failed at a request: the types of exceptions and where they were raised, but no texts of others' code.
+
+    Such a text can quote the value that a model or a library could not take, which is the client's. Types and lines
+    find the fault in the code; the same request, the client's or a captured one, shows the text to who may read it.
+    """
+    what = str(error) if isinstance(error, ScoringError) else type(error).__name__
+    LOG.error("a request failed: %s", what, extra={"fields": {"error": "\n".join(_stacks(error))}})
+
+
+def _stacks(error: BaseException) -> list[str]:
+    """As a traceback has them, the cause first."""
+    chain: list[BaseException] = []
+    found: BaseException | None = error
+    while found is not None and found not in chain:
+        chain.insert(0, found)
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+    return ["".join(traceback.format_tb(each.__traceback__)) + type(each).__qualname__ for each in chain]
 
 
 class JsonFormatter(logging.Formatter):

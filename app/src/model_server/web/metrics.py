@@ -25,7 +25,8 @@ from model_server.web.protocol import Served
 # From a small model's microseconds to a large batch's seconds.
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-STATUSES = (200, *sorted({int(status) for status, _title in KINDS.values()}))
+# Beside those of failures that of a health check once the server stops.
+STATUSES = (200, *sorted({503, *(int(status) for status, _title in KINDS.values())}))
 
 OTHER = "other"
 """The route of what is no route, and the status of what is none of ours: clients must not grow the number of series."""
@@ -224,43 +225,42 @@ class _Predictions:
         output: Output = next(output for output in contract.outputs if output.name == self.name)
         values = output.shape[1] if len(output.shape) == 2 else 1
         self._count = values if values <= LARGEST_OUTPUTS and len(output.shape) <= 2 else 0
-        self._classes = {value: place for place, value in enumerate(output.classes or ())}
-        self._edges: list[tuple[float, ...]] = []
-        if not self._classes:
-            self._edges = [_edges(golden.get(self.name, ()), place) for place in range(self._count)]
+        classes = output.classes or ()
+        of_each = classes if classes and isinstance(classes[0], tuple) else (classes,) * self._count
+        self._classes = [{value: number for number, value in enumerate(found)} for found in of_each[: self._count]]
+        golden_rows = golden.get(self.name, ())
+        self._edges = [() if found else _edges(golden_rows, place) for place, found in enumerate(self._classes)]
         # A cell for each class and one for what is none, or one for each bucket, the last, and the sum.
-        width = len(self._classes) + 1 if self._classes else BUCKETS + 2
-        self._first = [layout.take(width) for _output in range(self._count)]
+        self._first = [layout.take(len(found) + 1 if found else BUCKETS + 2) for found in self._classes]
 
     def count(self, outputs: Sequence[np.ndarray[Any, Any]], lane: np.ndarray[Any, Any]) -> None:
         if not self._count:
             return
         found = outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
         table = found.reshape(len(found), -1)
-        for place, first in enumerate(self._first):
-            values = table[:, place]
-            if self._classes:
+        for values, first, known, edges in zip(table.T, self._first, self._classes, self._edges, strict=False):
+            if known:
                 for value, count in Counter(values.tolist()).items():
-                    lane[first + self._classes.get(value, len(self._classes))] += count
-            elif values.dtype.kind in "biuf" and self._edges[place]:
+                    lane[first + known.get(value, len(known))] += count
+            elif values.dtype.kind in "biuf" and edges:
                 numbers = values[np.isfinite(values)].astype(np.float64, copy=False)
-                buckets = np.searchsorted(self._edges[place], numbers)
+                buckets = np.searchsorted(edges, numbers)
                 lane[first : first + BUCKETS + 1] += np.bincount(buckets, minlength=BUCKETS + 1)
                 lane[first + BUCKETS + 1] += numbers.sum()
 
     def metrics(self, cells: Sequence[float]) -> Iterator[Metric]:
         classes = CounterMetricFamily("model_server_predictions", "Predictions", labels=("output", "class"))
         numbers = HistogramMetricFamily("model_server_prediction_values", "Predicted numbers", labels=("output",))
-        for place, first in enumerate(self._first):
-            for value, offset in self._classes.items():
+        of_each = zip(self._first, self._classes, self._edges, strict=True)
+        for place, (first, known, edges) in enumerate(of_each):
+            for value, offset in known.items():
                 classes.add_metric((str(place), str(value)), cells[first + offset])
-            if self._classes and cells[first + len(self._classes)]:
-                classes.add_metric((str(place), OTHER), cells[first + len(self._classes)])
-            if self._edges and self._edges[place]:
-                counts = cells[first : first + BUCKETS + 1]
-                buckets = _buckets(self._edges[place], counts)
+            if known and cells[first + len(known)]:
+                classes.add_metric((str(place), OTHER), cells[first + len(known)])
+            if edges:
+                buckets = _buckets(edges, cells[first : first + BUCKETS + 1])
                 numbers.add_metric((str(place),), buckets, cells[first + BUCKETS + 1])
-        yield classes if self._classes else numbers
+        yield classes if any(self._classes) else numbers
 
 
 def _edges(predictions: Sequence[Any], place: int) -> tuple[float, ...]:

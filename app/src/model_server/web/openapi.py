@@ -29,7 +29,8 @@ def openapi(served: Served) -> Schema:
     model = f"/v2/models/{served.service}"
     versioned = f"{model}/versions/{manifest.version}"
     metadata, infer = _read("Model metadata", "Metadata"), _infer(contract, served.golden)
-    ready = _read("Whether the model takes requests", "Ready", not_now="Ready")
+    server_ready = _read("Whether requests are taken", "Ready", not_now="Ready")
+    ready = _read("Whether the model takes requests", "ModelReady", not_now="ModelReady")
     return {
         "openapi": "3.1.0",
         "info": {
@@ -53,7 +54,7 @@ def openapi(served: Served) -> Schema:
             f"{versioned}/ready": {"get": _open_inference("modelVersionReady", ready)},
             "/v2": {"get": _open_inference("server", _read("Server metadata", "Server"))},
             "/v2/health/live": {"get": _open_inference("live", _read("Whether the server runs", "Live"))},
-            "/v2/health/ready": {"get": _open_inference("ready", ready)},
+            "/v2/health/ready": {"get": _open_inference("ready", server_ready)},
             "/invocations": {"post": {"tags": ["mlflow"], **_invocations(contract, served.golden)}},
         },
         "components": {"schemas": _schemas(contract)},
@@ -114,6 +115,11 @@ def _schemas(contract: Contract) -> dict[str, Schema]:
             "required": ["name", "version", "extensions"],
         },
         "Ready": {"type": "object", "properties": {"ready": {"type": "boolean"}}, "required": ["ready"]},
+        "ModelReady": {
+            "type": "object",
+            "properties": {"name": text, "ready": {"type": "boolean"}},
+            "required": ["name", "ready"],
+        },
         "Live": _object({"live": {"type": "boolean"}}),
         "InvocationError": _object({"error_code": text, "message": text}),
     }
@@ -128,8 +134,8 @@ def _column(column: Input) -> Schema:
     elif column.dtype in INTEGERS:
         limits = np.iinfo(column.dtype)
         schema = {"type": "integer", "minimum": int(limits.min), "maximum": int(limits.max)}
-    elif column.dtype == "category":
-        schema = {"enum": [*(column.categories or ()), *([None] if column.nullable else [])]}
+    elif column.categories is not None:
+        schema = {"enum": [*column.categories, *([None] if column.nullable else [])]}
     elif column.dtype in DATES:
         schema = {"type": "string", "format": "date"}
     else:
@@ -188,7 +194,10 @@ def _predict(contract: Contract, golden: Mapping[str, Any]) -> Schema:
             "200": _content("The predictions, one a row", "Predictions", **_examples(answers if given else {})),
             **{
                 status: _content(why, "Problem", "application/problem+json")
-                for status, why in {**_REFUSED, "422": "The rows do not fit the model's contract"}.items()
+                for status, why in {
+                    **_REFUSED,
+                    "422": "The rows do not fit the contract, or the model refuses them",
+                }.items()
             },
         },
     }
@@ -300,7 +309,6 @@ _REFUSED = {
     "413": "The body is too large, or has too many rows",
     "415": "The content type is another one",
     "429": "The server has too much to do; Retry-After says when to ask again",
-    "503": "The server is stopping",
     "504": "The client's own deadline has passed",
 }
 

@@ -46,8 +46,8 @@ class Answer(NamedTuple):
 class Failure:
     """Why a request was not answered: ``detail`` is one line for the client, ``details`` its parts (row, column, ...).
 
-    ``kind`` is a word for metrics and for the problem's type: body, contract, model, media_type, too_large, busy,
-    stopping, deadline, not_found, method, server.
+    ``kind`` is a word for metrics and for the problem's type: body, contract, refused, model, media_type, too_large,
+    busy, deadline, not_found, method, server.
     """
 
     status: int

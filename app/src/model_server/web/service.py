@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from model_server.web.capture import Capture
 from model_server.web.failures import body_too_large, failure, failure_of, wrong_content_type
 from model_server.web.keys import Keys, read_keys
-from model_server.web.logs import LOG
+from model_server.web.logs import LOG, log_failure
 from model_server.web.metrics import Metrics
 from model_server.web.protocol import Answer, Ask, Failure, Protocol, Route, Served
 from model_server.web.protocols import PROTOCOLS
@@ -101,15 +101,15 @@ class Service:
         return None
 
     def answer(self, endpoint: Endpoint, ask: Ask) -> Outcome:
-        """Run the route. Every error becomes an answer; one that the server or the model is to blame for is logged."""
+        """Run the route. Every error becomes an answer; what the server or the model raised is logged, too."""
         try:
             if len(ask.body) > self.settings.max_body_bytes:
                 return self.failed(endpoint, body_too_large(self.settings.max_body_bytes))
             return Outcome(endpoint.route.answer(ask))
         except Exception as error:
             found = failure_of(error)
-            if found.status >= 500:
-                LOG.error("%s: %s", type(error).__name__, error, exc_info=error.__cause__ or error)
+            if found.status >= 500 or error.__cause__ is not None:
+                log_failure(error)
             return self.failed(endpoint, found)
 
     def failed(self, endpoint: Endpoint | None, found: Failure, path: str = "") -> Outcome:

@@ -252,8 +252,48 @@ def test_categories_may_become_any_text(categories: list[Any], new: str, found: 
     assert differences(typed("category", categories=categories), typed(new))[0] == found
 
 
+def test_classes_of_several_labels_are_compared_each() -> None:
+    pair = changed(LABEL, shape=[-1, 2], classes=[["a", "b"], ["x", "y"]])
+    old, new = contract(outputs=(pair,)), contract(outputs=(changed(pair, classes=[["a", "b"], ["x"]]),))
+    words = "output 'predictions', label 1: classes 'y' removed (1, were 2)"
+    assert differences(old, old) == ("identical", [])
+    assert differences(old, new) == ("breaking", [words])
+    named = contract(outputs=(changed(pair, classes=None),))
+    words = "output 'predictions': classes are named (the old contract named none)"
+    assert differences(named, old) == ("compatible", [words])
+    assert differences(old, named)[0] == "breaking"
+
+
 def test_text_that_becomes_categories_is_breaking() -> None:
     assert differences(typed("string"), typed("category", categories=["a"]))[0] == "breaking"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        (None, ["a", "b"], ("breaking", ["column 'x': takes 'a', 'b' alone, was any text: other values are refused"])),
+        (["a", "b"], ["a"], ("breaking", ["column 'x': categories 'b' removed: requests that have them are refused"])),
+        (
+            ["a"],
+            ["a", "b"],
+            ("compatible", ["column 'x': categories 'b' added (it takes every category that it took)"]),
+        ),
+        (["a"], None, ("compatible", ["column 'x': takes any text (it takes every category that it took)"])),
+    ],
+    ids=["some alone", "one less", "one more", "any"],
+)
+def test_text_may_be_of_some_values_alone(old: Any, new: Any, found: tuple[str, list[str]]) -> None:
+    def text(categories: list[str] | None) -> Any:
+        return typed("string", **({"categories": categories} if categories else {}))
+
+    assert differences(text(old), text(new)) == found
+
+
+@pytest.mark.parametrize(("new", "found"), [(["a", "b"], "compatible"), (["a"], "breaking")])
+def test_categories_may_become_text_that_has_them_all(new: list[str], found: str) -> None:
+    old = {"categories": ["a", "b"]}
+    assert differences(typed("category", **old), typed("string", categories=new))[0] == found
+    assert differences(typed("string", **old), typed("category", categories=new))[0] == found
 
 
 def test_categories_are_compared_with_their_types() -> None:

@@ -36,7 +36,11 @@ class Encoder:
     def lookup(self, values: list[Any]) -> list[float]:
         filled = values if self.fill is None else [self.fill if is_nan(value) else value for value in values]
         if self.unknown is None:
-            return [self.codes[key(value)] for value in filled]
+            try:
+                return [self.codes[key(value)] for value in filled]
+            except KeyError:
+                # As scikit-learn does. Of text the contract says what is known, so only another kind comes here.
+                raise ValueError("a category that the model has not seen") from None
         return [self.codes.get(key(value), self.unknown) for value in filled]
 
 

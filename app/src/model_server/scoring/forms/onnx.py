@@ -46,9 +46,13 @@ class Onnx:
     _feed: Callable[[Table], dict[str, Array]] = field(init=False)
     _run: Callable[..., list[Any]] = field(init=False)
     _outputs: list[str] = field(init=False)
+    _failed: type[Exception] = field(init=False)
 
     def start(self) -> None:
         import onnxruntime  # Only this form needs it.
+        from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+
+        self._failed = Fail
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -61,7 +65,11 @@ class Onnx:
     def predict(self, table: Table, probabilities: bool) -> Outputs:
         more = "probabilities" if probabilities else "scores" if self.contract.has_scores else ""
         wanted = self._outputs if more else self._outputs[:1]
-        found = self._run(wanted, self._feed(table))
+        try:
+            found = self._run(wanted, self._feed(table))
+        except self._failed as error:
+            # Types and shapes are right, so it is a value, as text that an encoder has not seen.
+            raise ValueError("ONNX Runtime refuses a value") from error
         predictions = np.asarray(found[0])
         outputs = {"predictions": _flat(predictions)}
         if more:

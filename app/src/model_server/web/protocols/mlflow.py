@@ -19,12 +19,12 @@ CSV = "text/csv"
 # MLflow's own words, for the kinds of failures that have one. A request that cannot be answered is a bad one.
 _ERROR_CODES = {
     "contract": "INVALID_PARAMETER_VALUE",
+    "refused": "INVALID_PARAMETER_VALUE",
     "unauthorized": "UNAUTHENTICATED",
     "not_found": "ENDPOINT_NOT_FOUND",
     "busy": "REQUEST_LIMIT_EXCEEDED",
     "model": "INTERNAL_ERROR",
     "server": "INTERNAL_ERROR",
-    "stopping": "TEMPORARILY_UNAVAILABLE",
     "deadline": "DEADLINE_EXCEEDED",
 }
 
@@ -51,7 +51,7 @@ def routes(served: Served) -> list[Route]:
 
 def failed(failure: Failure) -> Answer:
     code = _ERROR_CODES.get(failure.kind, "BAD_REQUEST")
-    status = 400 if failure.kind == "contract" else failure.status
+    status = 400 if failure.status == 422 else failure.status
     return Answer(status, msgspec.json.encode({"error_code": code, "message": failure.detail}))
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -31,22 +31,25 @@ def routes(served: Served) -> list[Route]:
     metadata = _constant(_metadata(served))
     who = {"model": served.service, "version": manifest.version, "digest": manifest.digest}
 
-    def ready(ask: Ask) -> Answer:
+    def ready(named: Mapping[str, str]) -> Answer:
         stopping = served.is_stopping()
         # Which of the workers answers, so that who wants to ask each of them knows when that is done.
-        document = {"ready": not stopping, **who, "worker": os.getpid(), "workers": served.workers}
+        document = {**named, "ready": not stopping, **who, "worker": os.getpid(), "workers": served.workers}
         return _constant(document)._replace(status=503 if stopping else 200)
+
+    def model_ready(ask: Ask) -> Answer:
+        return ready({"name": served.service})
 
     infer = _infer(served)
     found = [
         Route("GET", "/v2", lambda ask: server),
         Route("GET", "/v2/health/live", lambda ask: live, is_open=True),
-        Route("GET", "/v2/health/ready", ready, is_open=True),
+        Route("GET", "/v2/health/ready", lambda ask: ready({}), is_open=True),
     ]
     for path in (model, f"{model}/versions/{manifest.version}"):
         found += [
             Route("GET", path, lambda ask: metadata),
-            Route("GET", f"{path}/ready", ready, is_open=True),
+            Route("GET", f"{path}/ready", model_ready, is_open=True),
             # Clients of the protocol send JSON without saying so.
             Route("POST", f"{path}/infer", infer, True, ("application/json", _BINARY, "")),
         ]
@@ -55,7 +58,7 @@ def routes(served: Served) -> list[Route]:
 
 def failed(failure: Failure) -> Answer:
     """The protocol knows no rows that do not fit: a request that cannot be answered is a bad one."""
-    status = 400 if failure.kind == "contract" else failure.status
+    status = 400 if failure.status == 422 else failure.status
     return Answer(status, msgspec.json.encode({"error": failure.detail}))
 
 
