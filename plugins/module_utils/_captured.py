@@ -59,10 +59,10 @@ class Rows:
 
 
 def read_rows(files: Iterable[Path], most: int, columns: Columns, of: str | None) -> Rows:
-    """Up to ``most`` rows out of ``files``, the newest first; with ``of``, a digest or its first digits, those that it answered.
+    """Up to ``most`` rows out of ``files``, the newest first; those that ``of`` answered, a digest or its first digits.
 
-    A file is JSON lines, as a model server captures requests. A row that lacks a column which may not be missing, as
-    one that is redacted or new, is not used.
+    Without it they are those of any release. A file is JSON lines, as a model server captures requests. A row that
+    lacks a column which may not be missing, as one that is redacted or new, is not used.
     """
     instances: list[list[Any]] = []
     predictions: list[Any] = []
