@@ -27,7 +27,7 @@ ARGUMENTS = {
     "judge": {"type": "list", "elements": "dict", "default": []},
     "show": {"type": "bool", "default": False},
 }
-KINDS = ("placed", "loaded", "gated")
+KINDS = ("placed", "loaded", "started", "gated")
 display = Display()
 
 

@@ -58,11 +58,11 @@ class Rows:
         return Rows([self.instances[row] for row in rows])
 
 
-def read_rows(files: Iterable[Path], most: int, columns: Columns, not_of: str | None) -> Rows:
-    """Up to ``most`` rows out of ``files``, the newest first, but for those that ``not_of`` answered, a digest.
+def read_rows(files: Iterable[Path], most: int, columns: Columns, of: str | None) -> Rows:
+    """Up to ``most`` rows out of ``files``, the newest first; those that ``of`` answered, a digest or its first digits.
 
-    A file is JSON lines, as a model server captures requests. A row that lacks a column which may not be missing, as
-    one that is redacted or new, is not used.
+    Without it they are those of any release. A file is JSON lines, as a model server captures requests. A row that
+    lacks a column which may not be missing, as one that is redacted or new, is not used.
     """
     instances: list[list[Any]] = []
     predictions: list[Any] = []
@@ -72,7 +72,7 @@ def read_rows(files: Iterable[Path], most: int, columns: Columns, not_of: str | 
     for line in _lines(files):
         if len(instances) >= most:
             break
-        if not_of and str(line.get("digest")).startswith(not_of):
+        if of and not str(line.get("digest")).startswith(of):
             continue
         names = line["columns"]
         missing = [name for name in columns.names if name not in names and name not in columns.nullable]

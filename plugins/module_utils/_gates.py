@@ -55,6 +55,7 @@ class Golden:
     instances: Sequence[Any]
     predictions: Sequence[Any]
     probabilities: Sequence[Any] | None
+    scores: Sequence[Any] | None
     tolerance: Mapping[str, float]
 
 
@@ -125,9 +126,10 @@ def golden(server: Server, expected: Expected) -> Finding:
             except RefusedError as error:
                 return Finding(False, words, str(error))
             lines = mismatches(rows.predictions, answers["predictions"] or [], rows.tolerance)
-            if rows.probabilities is not None:
-                more = mismatches(rows.probabilities, answers["probabilities"] or [], rows.tolerance)
-                lines += [f"probabilities of {line}" for line in more]
+            for name, wanted in (("probabilities", rows.probabilities), ("scores", rows.scores)):
+                if wanted is not None:
+                    more = mismatches(wanted, answers[name] or [], rows.tolerance)
+                    lines += [f"{name} of {line}" for line in more]
             if lines:
                 who = f"from worker {number + 1}: " if count > 1 else ""
                 given = {"golden_answers": {**answers, "tolerance": dict(rows.tolerance)}}
@@ -198,12 +200,17 @@ def replay(server: Server, expected: Expected) -> Finding:
     if segment is not None and segment not in columns.names:
         raise GateError(f"gates.replay.segment: expected one of {', '.join(columns.names)}, found {segment!r}")
     words = f"at least {thresholds.min_rows} captured rows"
-    files = [Path(policy["requests"])] if policy.get("requests") else expected.captured
-    # What the release itself answered says nothing about the one before.
-    rows = read_rows(files, most, columns, None if policy.get("requests") else expected.digest)
-    if not rows.instances:
-        if expected.baseline is None and not expected.replaces:
+    files, of = expected.captured, None
+    if policy.get("requests"):
+        files = [Path(policy["requests"])]
+    elif expected.baseline is None:
+        if not expected.replaces:
             return Finding(True, words, "no release before it to compare with")
+        # Any other release's answers say nothing about the one that is replaced.
+        words += f" that {expected.replaces} answered"
+        of = expected.replaces.rpartition("-")[2]
+    rows = read_rows(files, most, columns, of)
+    if not rows.instances:
         return Finding(None, words, rows.why_none)
     if expected.baseline is None:
         old = rows.answered

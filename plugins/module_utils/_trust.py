@@ -75,6 +75,14 @@ def check_bundle(
     return manifest, verdicts
 
 
+def check_bytes(place: Path) -> None:
+    """TrustError if the release at ``place``, which did not load, is other than it was placed.
+
+    That is then the reason, whatever else was said.
+    """
+    check_bundle(place / "bundle", None, None, "off", str(place))
+
+
 def _check_signature(bundle: Path, digest: str, trust: Trust | None, mode: str, where: str) -> Verdict:
     started = time.monotonic()
     if mode == "off":

@@ -16,7 +16,8 @@ CONTROLLER = "controller"
 """Where a gate was put that asks no host."""
 
 ADVICE = {
-    "digest": "deploy the bundle as it was built, and find out how this one came to differ",
+    "digest": "these bytes are not those that were built: deploy the bundle as it was built, which places it anew, and "
+    "find out who changed this one",
     "contract": "once the clients are made for it, deploy it with -e override=contract -e override_reason=...",
     "environment": "give the hosts what the bundle was built with, or build it anew with what they have",
     "load": "mend the model, or let the service have what it needs (memory_max, ready_timeout)",

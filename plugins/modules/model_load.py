@@ -82,7 +82,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 gates:
-  description: A verdict for each gate, up to the first one that blocks.
+  description:
+    - A verdict for each gate, up to the first one that blocks.
+    - That of the gate C(digest) alone, where the release did not load and its bytes are not those that were placed.
   returned: always
   type: list
   elements: dict
@@ -142,6 +144,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._trial import (
     parse_available,
     read_trial,
 )
+from ansible_collections.modelfleet.onprem.plugins.module_utils._trust import TrustError, check_bytes
 from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import (
     Finding,
     GateError,
@@ -213,6 +216,8 @@ def load(params: Mapping[str, Any], layout: Layout, check_mode: bool) -> dict[st
         stamp = read_stamp(layout.trial(service, release), mark)
         trial, tried = stamp or (run_trial(layout, params, start, confined), None)
         is_new = stamp is None
+        if not trial.passed:
+            check_bytes(place)
         if is_new and trial.passed and not check_mode:
             write_stamp(layout.trial(service, release), mark, trial)
     took = time.monotonic() - began
@@ -233,6 +238,8 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         result = load(module.params, Layout(), module.check_mode)
+    except TrustError as error:
+        module.fail_json(msg=str(error), gates=error.verdicts, tried=True)
     except (BundleError, GateError, LayoutError, SlotError, SystemdError, OSError) as error:
         module.fail_json(msg=str(error), gates=[], tried=False)
     problem = result.pop("problem")

@@ -16,12 +16,13 @@ description:
   - Puts gates to a model server by asking it directly, past the balancers, in the order in which they are told here.
   - V(ready) wants it to be ready for the service, and V(version) to have loaded the very bundle that is asked for.
   - V(golden) wants every worker to answer the golden rows as the model did when the bundle was built.
-  - V(replay) sends recent captured requests to it and to the old release at O(baseline); without that one, what it
-    answered when they were captured counts. It compares the share of labels that flip, by the upper end of its Wilson
-    interval, the largest and the p99 change of score, and each segment of a column, which is each of its values, or a
-    quarter of a column of many numbers. Few rows never acquit a release. Too few are inconclusive, unless even the
-    lower end of the interval is too high, and a segment that is too small counts only then. Scores are probabilities.
-    Those of regressions and of anomaly detectors are in standard deviations of the old release's answers.
+  - V(replay) sends recent captured requests to it and to the old release at O(baseline); without that one, what the
+    release that it O(replaces) answered when they were captured counts, and no other release's answers. It compares
+    the share of labels that flip, by the upper end of its Wilson interval, the largest and the p99 change of score,
+    and each segment of a column, which is each of its values, or a quarter of a column of many numbers. Few rows
+    never acquit a release. Too few are inconclusive, unless even the lower end of the interval is too high, and a
+    segment that is too small counts only then. Scores are probabilities. Those of regressions and of anomaly
+    detectors are in standard deviations of the old release's answers.
   - V(latency) wants p99 of single golden rows within C(max_ms), and within C(factor) times what the release at
     O(baseline) takes, asked in turns. Where it O(replaces) a release that cannot be asked, it is inconclusive whether
     the factor holds. Without either the factor is not looked at.
@@ -210,7 +211,11 @@ def read_golden(path: Path) -> Golden:
     try:
         document = json.loads(path.read_bytes())
         return Golden(
-            document["instances"], document["predictions"], document.get("probabilities"), document["tolerance"]
+            document["instances"],
+            document["predictions"],
+            document.get("probabilities"),
+            document.get("scores"),
+            document["tolerance"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected golden rows, found: {error!r}") from error

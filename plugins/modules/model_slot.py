@@ -157,11 +157,16 @@ log:
   type: list
   elements: str
   sample: ["model.pkl: expected scikit-learn 1.9.1, found 1.8.0"]
+gates:
+  description: The verdict of the gate C(digest), as M(modelfleet.onprem.model_release) returns it.
+  returned: when a start fails and the release's bytes are not those that were placed
+  type: list
+  elements: dict
 """
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -206,6 +211,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._slot import (
 )
 from ansible_collections.modelfleet.onprem.plugins.module_utils._slot_state import read_slot
 from ansible_collections.modelfleet.onprem.plugins.module_utils._systemd import SystemdError
+from ansible_collections.modelfleet.onprem.plugins.module_utils._trust import TrustError, check_bytes
 
 ARGUMENTS = {
     "service": {"type": "str", "required": True},
@@ -222,11 +228,12 @@ ASK_SECONDS = 5
 
 
 class StartError(SlotError):
-    """A start failed; ``log`` has the unit's last lines."""
+    """A start failed; ``log`` has the unit's last lines, and ``gates`` a verdict if the bytes are to blame."""
 
-    def __init__(self, message: str, log: list[str]) -> None:
+    def __init__(self, message: str, log: list[str], gates: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__(message)
         self.log = log
+        self.gates = list(gates)
 
 
 def wanted_release(params: Mapping[str, Any], layout: Layout) -> str:
@@ -300,7 +307,12 @@ def launch(layout: Layout, service: str, slot: str, start: Start, address: str, 
         _systemd.disable(name)
         said = _systemd.last_words(log)
         message = f"{name}: {error}" + (f"; its last words: {said[:300]}" if said else "")
-        raise StartError(message, [line.text for line in log]) from error
+        lines = [line.text for line in log]
+        try:
+            check_bytes(layout.release(service, start.release))
+        except TrustError as changed:
+            raise StartError(str(changed), lines, changed.verdicts) from error
+        raise StartError(message, lines) from error
     _systemd.enable(name)
     # Root's alone, for the settings may hold secrets.
     write_file(layout.record(service, slot), start.to_json(), mode=0o600)
@@ -398,7 +410,7 @@ def main() -> None:
         with alone(module.params, Layout(), module.check_mode):
             result = ensure(module.params, Layout(), module.check_mode)
     except StartError as error:
-        module.fail_json(msg=str(error), log=error.log)
+        module.fail_json(msg=str(error), log=error.log, **({"gates": error.gates} if error.gates else {}))
     except (BundleError, DiskError, HttpError, LayoutError, SlotError, SystemdError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result, diff=difference(module.params["service"], module.params["slot"], result))

@@ -611,9 +611,9 @@ def _as_wanted(
 
 
 def _rests(service: Service, slot: Slot, release: Release, state: HostState) -> bool:
-    """Whether the slot has the release and does not run it, as where the model server found a byte that was changed."""
+    """Whether the slot does not run the release, as where a byte that was changed kept it from loading."""
     found = _slot_state(service, slot, state)
-    return bool(found) and found.get("release") == release.name and found["unit"] != "active"
+    return not found or found.get("release") != release.name or found["unit"] != "active"
 
 
 def _in_rotation(service: Service, slot: Slot, host: str, balancers: Mapping[str, BalancerState]) -> bool:

@@ -127,6 +127,19 @@ def test_one_that_is_ended_is_refused_each_time(
     assert systemd.calls("stop", "reset-failed") == 2 * [f"stop {UNIT_NAME}", f"reset-failed {UNIT_NAME}"]
 
 
+@pytest.mark.parametrize("mode", ["enforce", "warn"])
+def test_a_byte_that_was_changed_on_the_host_is_the_digests_to_tell(
+    try_: Callable[..., Any], trials: Trials, layout: Layout, release: str, mode: str
+) -> None:
+    path = layout.release("tumour", release) / "bundle/model.pkl"
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    trials.says({**DOCUMENT, "load": "model.pkl: expected sha256 0, found 1"})
+    result = try_(gates={"environment": {"mode": mode}, "load": {"mode": mode}})
+    assert verdicts(result) == {"digest": "fail"}
+    assert result["msg"].endswith(ADVICE["digest"])
+    assert ADVICE["load"] not in result["msg"]
+
+
 def test_another_package_ends_it_before_it_is_loaded(try_: Callable[..., Any], trials: Trials) -> None:
     trials.says({**DOCUMENT, "environment": "numpy: expected 2.4.6, found 2.0.0 installed"})
     result = try_()

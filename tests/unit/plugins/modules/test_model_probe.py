@@ -157,6 +157,18 @@ def test_probabilities_are_compared_when_there_are_some(
     assert verdicts(probe())["golden"] == verdict
 
 
+@pytest.mark.parametrize(("scores", "verdict"), [([-0.25, 0.5], "pass"), ([-0.25, 0.75], "fail")])
+def test_scores_of_an_anomaly_detector_are_compared_too(
+    probe: Callable[..., Any], golden: dict[str, Any], model_server: Any, scores: list[float], verdict: str
+) -> None:
+    golden["predictions"], golden["scores"] = [-1, 1], scores
+    model_server.answers["/predict"] = (200, {"predictions": [-1, 1], "scores": [-0.25, 0.5]})
+    result = probe()
+    assert verdicts(result)["golden"] == verdict
+    if verdict == "fail":
+        assert "found scores of row 1: expected 0.75, found 0.5 (tolerance: " in result["msg"]
+
+
 def test_many_golden_rows_go_in_several_requests(
     probe: Callable[..., Any], golden: dict[str, Any], model_server: Any
 ) -> None:
@@ -291,9 +303,22 @@ def test_captured_rows_get_the_answers_of_the_old_release(
 
 def test_what_was_captured_counts_where_no_old_release_runs(probe: Callable[..., Any], layout: Layout) -> None:
     capture(layout, ROWS, outputs={"predictions": [100.0 + sum(row) for row in ROWS]})
-    message = probe(gates=replay(max_p99_change=1))["msg"]
+    # What other releases answered says nothing of the one that is replaced, be it newer.
+    capture(layout, ROWS, slot="green", digest="other")
+    message = probe(gates=replay(max_p99_change=1), replaces="2-0ld")["msg"]
     assert (
         "expected rows are refused, of at most 50.00% of at least 10 rows; p99 of at most 1, found 0 of 50" in message
+    )
+
+
+def test_answers_of_another_release_than_the_replaced_one_tell_nothing(
+    probe: Callable[..., Any], layout: Layout
+) -> None:
+    capture(layout, ROWS)
+    (gate,) = probe(gates=replay(), replaces="2-bbbbbbbbbbbb")["gates"]
+    assert (gate["verdict"], gate["expected"]) == (
+        "inconclusive",
+        "at least 10 captured rows that 2-bbbbbbbbbbbb answered",
     )
 
 
@@ -322,7 +347,7 @@ def test_what_cannot_be_told_follows_the_policy(
     probe: Callable[..., Any], layout: Layout, line: dict[str, Any] | None, inconclusive: str, found: str
 ) -> None:
     if line is not None:
-        capture(layout, ROWS, **line)
+        capture(layout, ROWS, **{"digest": "b" * 64, **line})
     result = probe(gates=replay(min_rows=100, inconclusive=inconclusive), replaces="2-bbbbbbbbbbbb")
     assert verdicts(result) == {"replay": "inconclusive"}
     assert result["gates"][0]["found"].startswith(found)

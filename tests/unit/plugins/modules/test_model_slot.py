@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from ansible_collections.modelfleet.onprem.plugins.module_utils._files import only_one
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import Layout, release_in
+from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import ADVICE
 from ansible_collections.modelfleet.onprem.plugins.modules import model_info, model_release, model_slot
 
 ENV = "0123456789abcdef"
@@ -99,6 +100,21 @@ def test_a_restart_that_fails_brings_the_log(slot: Callable[..., Any], systemd: 
     assert result["msg"].startswith(f"{BLUE}: expected it to start, found its process ended with status 1")
     assert result["log"][1] == "model.pkl cannot be loaded"
     assert not systemd.is_active(BLUE)
+
+
+def test_a_byte_that_was_changed_on_the_host_is_the_reason(
+    slot: Callable[..., Any], systemd: Any, layout: Layout, release: str
+) -> None:
+    place = layout.release("tumour", release)
+    path = place / "bundle/model.pkl"
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    systemd.crash_at_start()
+    result = slot()
+    (gate,) = result["gates"]
+    assert (gate["gate"], gate["where"], gate["mode"], gate["verdict"]) == ("digest", str(place), "enforce", "fail")
+    assert ": model.pkl: expected sha256 " in gate["found"]
+    assert result["msg"] == f"{gate['found']}: {ADVICE['digest']}"
+    assert result["log"][1] == "model.pkl cannot be loaded"
 
 
 def test_a_change_behind_our_back_is_mended(slot: Callable[..., Any], layout: Layout) -> None:

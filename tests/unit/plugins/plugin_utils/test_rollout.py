@@ -175,6 +175,13 @@ def test_what_does_not_run_is_compared_with_its_bundle_again(unit: str) -> None:
     assert (plan.in_place, plan.stage, plan.wheels) == (["m2"], ["m2"], [])
 
 
+def test_a_release_that_its_slot_never_ran_is_compared_with_its_bundle_again() -> None:
+    # As where a byte was changed before its trial: it is on the host, and the slot has still what it had.
+    host = host_state(ONE, TWO, THREE, blue=slot_state(ONE), green=slot_state(THREE, "green"))
+    plan = deploy("blue_green", TWO, {"m1": host, "m2": host}, balancer_state(blue=ONE))
+    assert (plan.idle, plan.stage, plan.wheels) == (["m1", "m2"], ["m1", "m2"], [])
+
+
 def test_a_host_that_an_earlier_run_left_out_of_rotation_is_brought_back() -> None:
     balancer = balancer_state(blue=ONE, admin={("blue", "m1"): "maint"})
     plan = deploy("rolling", ONE, host_state(ONE, blue=slot_state(ONE)), balancer)
