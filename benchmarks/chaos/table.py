@@ -13,7 +13,9 @@ def section(lines: Iterable[Mapping[str, Any]]) -> str:
     for line in kept:
         if "fault" in line:
             tried.setdefault(line["fault"], []).append(line)
-    rows = [("fault", "tried", "survived", "requests sent", "lost", "lost beyond those in flight on what was killed")]
+    rows: list[tuple[str, ...]] = [
+        ("fault", "tried", "survived", "requests sent", "lost", "lost beyond those in flight on what was killed")
+    ]
     rows.append(("---",) * len(rows[0]))
     for fault, trials in sorted(tried.items()):
         survived = sum(trial["survived"] for trial in trials)
