@@ -221,6 +221,6 @@ FAULTS: tuple[Fault, ...] = (
     Fault("a host's disk is full", _fill("model", "/var/lib/modelfleet"), _free("model", "/var/lib/modelfleet")),
     Fault("a balancer's disk is full", _fill("lb", "/var/lib/modelfleet"), _free("lb", "/var/lib/modelfleet")),
     Fault("a host's clock is an hour off", _shift_clock, _set_clock),
-    Fault("the active balancer does not reach a host", _drop, _restore, seconds=6),
+    Fault("the active balancer does not reach a host", _drop, _restore, loses="the way between them", seconds=6),
     Fault("the network of a host is slow", _slow, _fast, seconds=6),
 )

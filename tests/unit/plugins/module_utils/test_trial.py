@@ -73,7 +73,16 @@ def ended(result: str = "success", status: int = 0, output: str = "", said: str 
         (ended(output="", said="bye"), "that its process ended before it had answered: bye"),
         (ended(output="[1]"), "that its process ended before it had answered"),
     ],
-    ids=["no memory", "no memory, cgroup v1", "no time", "crash", "status", "it ends itself", "another document"],
+    ids=[
+        "no memory",
+        "no memory, cgroup v1",
+        "no time",
+        "no time, last words",
+        "crash",
+        "status",
+        "it ends itself",
+        "another document",
+    ],
 )
 def test_how_a_trial_ended_is_said_in_words(end: Ended, words: str) -> None:
     trial = read_trial(end, "1G", 60)
