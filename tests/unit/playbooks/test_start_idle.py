@@ -63,7 +63,7 @@ def test_slots_are_started_put_to_their_gates_and_brought_back(start: Callable[.
         (
             {"failing": {"model_slot": "it crashed"}, "answering": {"model_slot": 2 * [{"log": ["division by zero"]}]}},
             2,
-            "m1, m2: gate start: it crashed",
+            "m1, m2: gate start: it crashed; its log ends: division by zero",
         ),
         ({"failing": {"model_probe": "gate golden: found 1"}}, 2, "m1, m2: gate golden: found 1"),
         (
