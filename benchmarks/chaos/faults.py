@@ -197,7 +197,7 @@ def _restore(scene: Scene) -> None:
 
 
 def _slow(scene: Scene) -> None:
-    """What a host sends is late and partly lost; where the kernel has no netem, it is held back and late by its bulk."""
+    """What a host sends is late and partly lost; where the kernel has no netem, it is held back by its bulk."""
     add = "tc qdisc add dev eth0 root"
     program = f"{add} netem delay 150ms loss 2% || {add} tbf rate 128kbit burst 4kb latency 400ms"
     scene.on(scene.choose("model"), "sh", "-c", program)
