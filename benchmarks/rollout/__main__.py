@@ -206,6 +206,9 @@ def _gates(figures: Figures) -> None:
         _forget_trials()
         _fill_captures()
         taken[policy].append(_deploy_with(services[policy], "21"[turn % 2]))
+    for version in ("1", "2"):
+        # Others sign these bundles with keys of their own.
+        (BUNDLES / f"tumour-{version}" / SIGNATURE).unlink()
     medians = {policy: statistics.median(seconds) for policy, seconds in taken.items()}
     figures.note(seconds={policy: [round(it, 2) for it in seconds] for policy, seconds in taken.items()})
     figures.add("gates_seconds_added", round(medians["all"] - medians["least"], 2), "<= 6")
