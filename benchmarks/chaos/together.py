@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.chaos.trial import BUNDLES, INVENTORY, Outcome, deploy, end_of, entrance, load, serving
+from benchmarks.chaos.trial import BUNDLES, INVENTORY, Outcome, deploy, end_of, entrance, load, serving, too_many
 from testbed.command import StepError
 from testbed.inventory import read_fleet
 from testbed.playbook import playbook
@@ -32,15 +32,14 @@ def run(service: str, number: int) -> Outcome:
                 playbook(INVENTORY, "status", service=service, verify=True)
             except StepError as error:
                 problem = str(error)
-    lost = clients.result["failed"]
     return Outcome(
         trial=f"blue_green: {FAULT}, {number + 1}",
         fault=FAULT,
         seconds=round(time.monotonic() - started, 1),
         sent=clients.result["sent"],
-        lost=lost,
+        lost=clients.result["failed"],
         allowed=0,
         serves=serves,
         done="one went on",
-        problem=problem or (f"expected no request to be lost, found {lost}" if lost else ""),
+        problem=problem or too_many(0, clients.result),
     )

@@ -151,7 +151,7 @@ def run(trial: Trial, usual_seconds: float, random: Random) -> Outcome:
         allowed=_allowed(trial),
         serves=serving(entrance(fleet), trial.service),
         done=done,
-        problem=problem or _too_many(trial, result),
+        problem=problem or too_many(_allowed(trial), result),
     )
 
 
@@ -162,8 +162,8 @@ def _allowed(trial: Trial) -> int | None:
     return sum(CLIENTS.values()) if trial.fault.loses else 0
 
 
-def _too_many(trial: Trial, result: dict[str, Any]) -> str:
-    allowed = _allowed(trial)
+def too_many(allowed: int | None, result: dict[str, Any]) -> str:
+    """In words how many requests were lost and in which ways, nothing if no more than ``allowed`` were."""
     if allowed is None or result["failed"] <= allowed:
         return ""
     return f"expected at most {allowed} requests to be lost, found {result['failed']}: {json.dumps(result['failures'])}"
