@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.modelfleet.onprem.plugins.module_utils._several import SEVERAL, named
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.controller import inventory_folder
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.shipping import ship
 
@@ -24,13 +26,38 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)
-        gates = arguments.get("gates") or {}
-        replay = gates.get("replay") or {}
-        if replay.get("requests") and replay.get("mode") != "off":
-            path = inventory_folder(task_vars or {}) / Path(replay["requests"]).expanduser()
-            if not path.is_file():
-                raise AnsibleActionFail(
-                    f"gates.replay.requests: expected a file on the controller at {path}, found none"
-                )
-            arguments["gates"] = {**gates, "replay": {**replay, "requests": ship(self, path)}}
-        return self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
+        folder = inventory_folder(task_vars or {})
+        shipped: dict[Path, str] = {}
+
+        def ready(options: Any) -> Any:
+            """The options for one service, with the file of requests that they name on the host."""
+            path = _requests(options, folder)
+            if path is None:
+                return options
+            if path not in shipped:
+                shipped[path] = ship(self, path, f"{len(shipped)}-{path.name}")
+            gates = options["gates"]
+            return {**options, "gates": {**gates, "replay": {**gates["replay"], "requests": shipped[path]}}}
+
+        if isinstance(arguments.get(SEVERAL), list):
+            arguments[SEVERAL] = [ready(each) for each in arguments[SEVERAL]]
+        result: dict[str, Any] = self._execute_module(
+            module_name=MODULE, module_args=ready(arguments), task_vars=task_vars
+        )
+        return result
+
+
+def _requests(options: Any, folder: Path) -> Path | None:
+    """The file of requests on the controller that ``options`` want replayed, if they do.
+
+    What is wrong with options the module says.
+    """
+    gates = options.get("gates") if isinstance(options, Mapping) else None
+    replay = gates.get("replay") if isinstance(gates, Mapping) else None
+    if not isinstance(replay, Mapping) or not replay.get("requests") or replay.get("mode") == "off":
+        return None
+    path = folder / Path(replay["requests"]).expanduser()
+    if not path.is_file():
+        message = f"gates.replay.requests: expected a file on the controller at {path}, found none"
+        raise AnsibleActionFail(message, result=named(options))
+    return path

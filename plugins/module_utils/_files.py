@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ class DiskError(ValueError):
 
 def write_file(path: Path, text: str, mode: int = 0o644) -> None:
     """Replace ``path`` by ``text`` at once, flushed to disk."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = _beside(path)
     try:
         with open(partial, "w", encoding="utf-8") as stream:
             os.fchmod(stream.fileno(), mode)
@@ -40,7 +41,7 @@ def write_file(path: Path, text: str, mode: int = 0o644) -> None:
 
 def write_link(path: Path, target: str) -> None:
     """Point ``path`` to ``target`` at once."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = _beside(path)
     try:
         partial.unlink(missing_ok=True)
         partial.symlink_to(target)
@@ -49,6 +50,11 @@ def write_link(path: Path, target: str) -> None:
         partial.unlink(missing_ok=True)
         raise
     flush_folder(path.parent)
+
+
+def _beside(path: Path) -> Path:
+    # A thread's id is another one than that of any process or thread that runs.
+    return path.with_name(f".{path.name}.{threading.get_native_id()}")
 
 
 def flush_folder(path: Path) -> None:

@@ -364,7 +364,10 @@ DEFAULT_GATES = ("ready", "version", "golden")
 
 
 def choose_gates(gates: object, expected: Expected) -> dict[str, Policy]:
-    """The policies in ``gates``, in the order of GATES; GateError if one is unknown or lacks what it needs."""
+    """The policies in ``gates`` of those in GATES, in their order; GateError if one lacks what it needs.
+
+    Gates that a running slot is not asked are passed over, and one that there is not is a GateError.
+    """
     policies = parse_policies(gates, GATES)
     for name, policy in policies.items():
         need = GATES[name].lacks(expected)

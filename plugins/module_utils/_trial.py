@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,11 +122,27 @@ def judge_environment(trial: Trial, bundle: str) -> Finding:
     return Finding(True, expected, f"Python {python['found']}{newer}, and the same packages", details)
 
 
-def judge_load(trial: Trial, limit: str, seconds: float, workers: int, available: int, tried: str | None) -> Finding:
-    """Whether the model loads, answers, and fits into the host beside what runs there.
+@dataclass(frozen=True)
+class Memory:
+    """What the host has for a release, in bytes.
 
-    ``available`` is what the host has left for it, in bytes: what Linux says is available, and what the slot that it
-    will replace gives back. ``tried`` is when the trial was, if it was not now.
+    ``available`` is what Linux says is available, ``freed`` what the slot that it will replace gives back, and
+    ``promised`` what others take that will start before it.
+    """
+
+    available: int
+    freed: int = 0
+    promised: int = 0
+
+    @property
+    def left(self) -> int:
+        return max(0, self.available + self.freed - self.promised)
+
+
+def judge_load(trial: Trial, limit: str, seconds: float, workers: int, memory: Memory, tried: str | None) -> Finding:
+    """Whether the model loads, answers, and fits into the host's ``memory`` beside what runs there.
+
+    ``tried`` is when the trial was, if it was not now.
     """
     document = trial.document
     expected = f"a model that loads and answers within {seconds:g} s and {limit}, and fits into the host's memory"
@@ -141,12 +157,27 @@ def judge_load(trial: Trial, limit: str, seconds: float, workers: int, available
         "seconds": document["seconds"],
         "peak_bytes": document["peak"],
         "needed_bytes": needed,
-        "available_bytes": available,
+        "freed_bytes": memory.freed,
+        "available_bytes": memory.left,
     }
-    if needed > available:
-        room = f"{format_size(needed)} needed with {workers} workers, {format_size(available)} left beside what runs"
+    if needed > memory.left:
+        others = f" and the {format_size(memory.promised)} of those that start before it" if memory.promised else ""
+        room = f"{format_size(needed)} needed with {workers} workers"
+        room += f", {format_size(memory.left)} left beside what runs{others}"
         return Finding(False, expected, f"{found}; {room}", details)
     return Finding(True, expected, found, details)
+
+
+def takes(verdicts: Sequence[Mapping[str, Any]]) -> int:
+    """Bytes that a release will take once it has started, by its ``verdicts``; 0 if the gate load tells nothing.
+
+    What its slot gives back is taken off. If that is more it is 0, for it may be given back later than others start.
+    """
+    for verdict in verdicts:
+        details = verdict.get("details", {})
+        if verdict["gate"] == "load" and "needed_bytes" in details:
+            return max(0, int(details["needed_bytes"]) - int(details["freed_bytes"]))
+    return 0
 
 
 def fingerprint(start: Start, confined: list[str], seconds: float) -> str:

@@ -12,6 +12,20 @@ from typing import Any
 
 MODES = ("enforce", "warn", "off")
 
+GATES = (
+    "digest",
+    "signature",
+    "contract",
+    "environment",
+    "load",
+    "ready",
+    "version",
+    "golden",
+    "replay",
+    "latency",
+)
+"""Every gate there is, in the order in which they are put, each by one module or by the controller."""
+
 CONTROLLER = "controller"
 """Where a gate was put that asks no host."""
 
@@ -63,18 +77,22 @@ class Put:
     gives: Mapping[str, Any]
 
 
-def parse_policies(gates: object, known: Iterable[str]) -> dict[str, Policy]:
-    """``gates`` in the order of ``known``; GateError if one is not known or has no mode that there is."""
-    names = list(known)
+def parse_policies(gates: object, own: Iterable[str]) -> dict[str, Policy]:
+    """The policies of ``own`` in ``gates``, which may be the whole policy of a service, in the order of ``own``.
+
+    Gates that others put are passed over. GateError if there is no such gate, or an own one has no mode that there is.
+    """
     if not isinstance(gates, Mapping):
-        raise GateError(f"gates: expected a mapping of some of {', '.join(names)}, found {gates!r}")
-    for name, policy in gates.items():
-        if name not in names:
-            raise GateError(f"gates: expected some of {', '.join(names)}, found {name!r}")
+        raise GateError(f"gates: expected a mapping of some of {', '.join(GATES)}, found {gates!r}")
+    for name in gates:
+        if name not in GATES:
+            raise GateError(f"gates: expected some of {', '.join(GATES)}, found {name!r}")
+    policies = {name: gates[name] for name in own if name in gates}
+    for name, policy in policies.items():
         mode = policy.get("mode") if isinstance(policy, Mapping) else policy
         if not isinstance(policy, Mapping) or mode not in MODES:
             raise GateError(f"gates.{name}: expected a mode, one of {', '.join(MODES)}, found {mode!r}")
-    return {name: gates[name] for name in names if name in gates}
+    return policies
 
 
 def put_gates(policies: Mapping[str, Policy], where: Mapping[str, str], check: Callable[[str], Finding]) -> Put:

@@ -25,20 +25,22 @@ description:
     Whether the answers are right is what M(modelfleet.onprem.model_probe) asks of each worker.
   - A release that passed on this host in the same environment, with the same settings and limits, is not tried again;
     only whether it fits is looked at anew.
+  - Of O(several) releases, each is tried after the one before. What those before it will take once they start, less
+    what their slots give back, is not there for it, so that some which do not fit together are refused before any of
+    them starts. The first that is refused ends the run.
 options:
   service:
-    description: The service.
+    description: The service. Needed unless O(several) is given.
     type: str
-    required: true
   slot:
-    description: The slot that the release is to start in.
+    description: The slot that the release is to start in. Needed unless O(several) is given.
     type: str
     choices: [blue, green]
-    required: true
   release:
-    description: The release to try, as M(modelfleet.onprem.model_release) placed it.
+    description:
+      - The release to try, as M(modelfleet.onprem.model_release) placed it.
+      - Needed unless O(several) is given.
     type: str
-    required: true
   settings:
     description: The model server's settings, as M(modelfleet.onprem.model_slot) will have them.
     type: dict
@@ -52,12 +54,15 @@ options:
     type: int
     default: 60
   gates:
-    description: The policy of each gate that is to be put, by its name, a mapping with C(mode).
+    description:
+      - The policy of each gate that is to be put, by its name, a mapping with C(mode).
+      - A service's whole policy may be given. The gates of other modules are passed over.
     type: dict
     default:
       environment: {mode: enforce}
       load: {mode: enforce}
 extends_documentation_fragment:
+  - modelfleet.onprem.several
   - modelfleet.onprem.attributes.info
 attributes:
   check_mode:
@@ -78,14 +83,35 @@ EXAMPLES = r"""
     limits:
       MemoryMax: 1G
     timeout: 60
+
+- name: Load what two services are to start together
+  modelfleet.onprem.model_load:
+    several:
+      - service: tumour
+        slot: green
+        release: 3-0a1b2c3d4e5f
+      - service: iris
+        slot: blue
+        release: 7-6a5b4c3d2e1f
+        timeout: 120
 """
 
 RETURN = r"""
+service:
+  description: The service.
+  returned: unless O(several) is given and nothing failed
+  type: str
+  sample: tumour
+slot:
+  description: The slot that the release is to start in.
+  returned: unless O(several) is given and nothing failed
+  type: str
+  sample: green
 gates:
   description:
     - A verdict for each gate, up to the first one that blocks.
     - That of the gate C(digest) alone, where the release did not load and its bytes are not those that were placed.
-  returned: always
+  returned: unless O(several) is given and nothing failed
   type: list
   elements: dict
   sample:
@@ -96,20 +122,33 @@ gates:
       expected: a model that loads and answers within 60 s and 1G, and fits into the host's memory
       found: 0.4 s to load, 45 MiB, 20 rows answered
       seconds: 0.71
-      details: {"seconds": 0.4, "peak_bytes": 47185920, "needed_bytes": 48234496, "available_bytes": 8589934592}
+      details:
+        seconds: 0.4
+        peak_bytes: 47185920
+        needed_bytes: 48234496
+        freed_bytes: 0
+        available_bytes: 8589934592
 tried:
   description: Whether the release was tried now, and not on an earlier day.
-  returned: always
+  returned: unless O(several) is given and nothing failed
   type: bool
   sample: true
+several:
+  description:
+    - All of this for each release that was tried, in order, with C(changed), and with C(failed) for one that was
+      refused.
+    - What the refused one returned is there beside it, too.
+  returned: when O(several) is given
+  type: list
+  elements: dict
+  sample:
+    - {"service": "tumour", "slot": "green", "changed": false, "gates": [], "tried": true}
 """
 
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.modelfleet.onprem.plugins.module_utils import _systemd
@@ -124,6 +163,13 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import (
     trial_unit,
     unit,
 )
+from ansible_collections.modelfleet.onprem.plugins.module_utils._several import (
+    Options,
+    Params,
+    Result,
+    failure,
+    run,
+)
 from ansible_collections.modelfleet.onprem.plugins.module_utils._slot import (
     SlotError,
     Start,
@@ -135,6 +181,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._slot import (
 )
 from ansible_collections.modelfleet.onprem.plugins.module_utils._systemd import SystemdError
 from ansible_collections.modelfleet.onprem.plugins.module_utils._trial import (
+    Memory,
     Trial,
     confinement,
     fingerprint,
@@ -143,6 +190,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._trial import (
     memory_max,
     parse_available,
     read_trial,
+    takes,
 )
 from ansible_collections.modelfleet.onprem.plugins.module_utils._trust import TrustError, check_bytes
 from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import (
@@ -153,15 +201,17 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import 
 )
 
 GATES = ("environment", "load")
-ARGUMENTS = {
-    "service": {"type": "str", "required": True},
-    "slot": {"type": "str", "choices": list(SLOTS), "required": True},
-    "release": {"type": "str", "required": True},
-    "settings": {"type": "dict", "default": {}},
-    "limits": {"type": "dict", "default": {}},
-    "timeout": {"type": "int", "default": 60},
-    "gates": {"type": "dict", "default": {gate: {"mode": "enforce"} for gate in GATES}},
-}
+OPTIONS = Options(
+    {
+        "service": {"type": "str", "required": True},
+        "slot": {"type": "str", "choices": list(SLOTS), "required": True},
+        "release": {"type": "str", "required": True},
+        "settings": {"type": "dict", "default": {}},
+        "limits": {"type": "dict", "default": {}},
+        "timeout": {"type": "int", "default": 60},
+        "gates": {"type": "dict", "default": {gate: {"mode": "enforce"} for gate in GATES}},
+    }
+)
 MEMINFO = Path("/proc/meminfo")
 
 
@@ -180,7 +230,7 @@ def write_stamp(path: Path, mark: str, trial: Trial) -> None:
     write_file(path, json.dumps(document, indent=2, sort_keys=True) + "\n")
 
 
-def run_trial(layout: Layout, params: Mapping[str, Any], start: Start, confined: list[str]) -> Trial:
+def run_trial(layout: Layout, params: Params, start: Start, confined: list[str]) -> Trial:
     """Load the release in its sandbox."""
     service, slot, seconds = params["service"], params["slot"], params["timeout"]
     settings = layout.trial_settings(service, slot)
@@ -197,8 +247,8 @@ def run_trial(layout: Layout, params: Mapping[str, Any], start: Start, confined:
     return read_trial(ended, memory_max(confined), seconds)
 
 
-def load(params: Mapping[str, Any], layout: Layout, check_mode: bool) -> dict[str, Any]:
-    """Put the gates to the release."""
+def load(params: Params, layout: Layout, check_mode: bool, promised: int) -> Result:
+    """Put the gates to the release. ``promised`` are bytes that those take which will start before it."""
     policies = parse_policies(params["gates"], GATES)
     service, release = check_service(params["service"]), check_release(params["release"])
     start = plan_start(layout, service, release, params["settings"], params["limits"])
@@ -225,27 +275,40 @@ def load(params: Mapping[str, Any], layout: Layout, check_mode: bool) -> dict[st
     def check(gate: str) -> Finding:
         if gate == "environment":
             return judge_environment(trial, release)
-        available = parse_available(read_text(MEMINFO)) + _systemd.show_one(unit(service, params["slot"])).memory
+        freed = _systemd.show_one(unit(service, params["slot"])).memory
+        memory = Memory(parse_available(read_text(MEMINFO)), freed, promised)
         workers = int(start.settings.get("WORKERS", "2"))
-        finding = judge_load(trial, memory_max(confined), params["timeout"], workers, available, tried)
+        finding = judge_load(trial, memory_max(confined), params["timeout"], workers, memory, tried)
         return replace(finding, seconds=took)
 
     found = put_gates(policies, dict.fromkeys(GATES, str(place)), check)
-    return {"gates": found.verdicts, "tried": is_new, "problem": found.problem}
+    blocked = {"failed": True, "msg": found.problem} if found.problem else {}
+    return {"changed": False, "gates": found.verdicts, "tried": is_new, **blocked}
+
+
+def attempt(params: Params, layout: Layout, check_mode: bool, promised: int) -> Result:
+    """What came of putting the gates to the release."""
+    try:
+        return load(params, layout, check_mode, promised)
+    except TrustError as error:
+        return failure(error, gates=error.verdicts, tried=True)
+    except (BundleError, GateError, LayoutError, SlotError, SystemdError, OSError) as error:
+        return failure(error, gates=[], tried=False)
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    try:
-        result = load(module.params, Layout(), module.check_mode)
-    except TrustError as error:
-        module.fail_json(msg=str(error), gates=error.verdicts, tried=True)
-    except (BundleError, GateError, LayoutError, SlotError, SystemdError, OSError) as error:
-        module.fail_json(msg=str(error), gates=[], tried=False)
-    problem = result.pop("problem")
-    if problem:
-        module.fail_json(msg=problem, **result)
-    module.exit_json(changed=False, **result)
+    module = AnsibleModule(**OPTIONS.of_module(), supports_check_mode=True)
+    promised: list[int] = []
+
+    def do(params: Params) -> Result:
+        result = attempt(params, Layout(), module.check_mode, sum(promised))
+        promised.append(takes(result["gates"]))
+        return result
+
+    result = run(OPTIONS, module.params, do)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

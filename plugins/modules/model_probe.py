@@ -30,14 +30,22 @@ description:
     M(modelfleet.onprem.model_slot) made for it. No other address is ever sent that key.
   - A gate of mode V(warn) that does not hold is told and does no more. The first one that blocks ends the run and fails
     it.
+  - Of O(several) model servers, one is asked after the other, so that none takes another's time while it is measured.
 options:
   address:
-    description: The model server, as C(host:port).
+    description:
+      - The model server, as C(host:port).
+      - If it is not given, where O(slot) listens. One of these is needed unless O(several) is given.
     type: str
-    required: true
   service:
-    description: The service that it must be ready for.
+    description: The service that it must be ready for. Needed when O(slot) is given.
     type: str
+  slot:
+    description:
+      - The slot of O(service) on this host that is asked. What it was started with says where it listens and where its
+        golden rows are.
+    type: str
+    choices: [blue, green]
   version:
     description: The version that it must have loaded.
     type: str
@@ -45,8 +53,10 @@ options:
     description: The sha256 of the manifest of the bundle that it must have loaded, or its first digits.
     type: str
   golden:
-    description: The golden rows, a file C(golden.json) of a bundle on the host. Needed by V(golden), V(replay)
-      and V(latency). The contract is the file C(contract.json) beside it.
+    description:
+      - The golden rows, a file C(golden.json) of a bundle on the host. Needed by V(golden), V(replay) and V(latency).
+        The contract is the file C(contract.json) beside it.
+      - If it is not given, that of the bundle in O(slot).
     type: path
   baseline:
     description:
@@ -63,6 +73,7 @@ options:
     description:
       - The policy of each gate that is to be put, by its name, a mapping with C(mode), one of V(enforce), V(warn) and
         V(off), and with thresholds.
+      - A service's whole policy may be given. The gates of other modules are passed over.
       - For V(latency), C(factor), C(max_ms) and C(inconclusive), V(pass) or V(fail).
       - For V(replay), C(rows), at most so many of the newest (V(2000)); C(min_rows) (V(100)); C(max_flip_rate)
         (V(0.01)), which a row that only the new release refuses counts for too; C(max_change) and C(max_p99_change);
@@ -78,6 +89,7 @@ options:
     type: int
     default: 10
 extends_documentation_fragment:
+  - modelfleet.onprem.several
   - modelfleet.onprem.attributes.info
   - modelfleet.onprem.attributes.action
 attributes:
@@ -90,11 +102,10 @@ seealso:
 EXAMPLES = r"""
 - name: Check the green slot
   modelfleet.onprem.model_probe:
-    address: 127.0.0.1:8102
     service: tumour
+    slot: green
     version: "3"
     digest: 0a1b2c3d4e5f
-    golden: /var/lib/modelfleet/tumour/releases/3-0a1b2c3d4e5f/bundle/golden.json
     baseline: blue
     replaces: 2-5e6f0a1b2c3d
     gates:
@@ -111,17 +122,40 @@ EXAMPLES = r"""
     gates:
       golden: {mode: enforce}
     timeout: 60
+
+- name: Check what two services have started
+  modelfleet.onprem.model_probe:
+    several:
+      - service: tumour
+        slot: green
+        version: "3"
+      - service: iris
+        slot: blue
+        version: "7"
+        gates:
+          ready: {mode: enforce}
+          version: {mode: enforce}
 """
 
 RETURN = r"""
+service:
+  description: The service, if one was given.
+  returned: unless O(several) is given and nothing failed
+  type: str
+  sample: tumour
+slot:
+  description: The slot, if one was given.
+  returned: unless O(several) is given and nothing failed
+  type: str
+  sample: green
 address:
-  description: The model server that was asked.
-  returned: always
+  description: The model server that was asked; null if it is not known where O(slot) listens.
+  returned: unless O(several) is given and nothing failed
   type: str
   sample: 127.0.0.1:8102
 gates:
   description: A verdict for each gate, up to the first one that blocks.
-  returned: always
+  returned: unless O(several) is given and nothing failed
   type: list
   elements: dict
   contains:
@@ -166,44 +200,67 @@ golden_answers:
     probabilities: null
     scores: null
     tolerance: {"relative": 1.0e-6, "absolute": 1.0e-9}
+several:
+  description:
+    - All of this for each model server that was asked, in order, with C(changed), and with C(failed) for one that a
+      gate blocked.
+    - What that one returned is there beside it, too.
+  returned: when O(several) is given
+  type: list
+  elements: dict
+  sample:
+    - {"service": "tumour", "slot": "green", "changed": false, "address": "127.0.0.1:8102", "gates": []}
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.modelfleet.onprem.plugins.module_utils import _systemd
-from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import CONTRACT
+from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import CONTRACT, GOLDEN
 from ansible_collections.modelfleet.onprem.plugins.module_utils._captured import Columns, read_columns
 from ansible_collections.modelfleet.onprem.plugins.module_utils._gates import (
     DEFAULT_GATES,
+    GATES,
     Expected,
     Golden,
     choose_gates,
     run_gates,
 )
 from ansible_collections.modelfleet.onprem.plugins.module_utils._http import Server
-from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import SLOTS, Layout, unit
+from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import SLOTS, Layout, check_service, unit
+from ansible_collections.modelfleet.onprem.plugins.module_utils._several import (
+    Options,
+    Params,
+    Result,
+    failure,
+    run,
+)
 from ansible_collections.modelfleet.onprem.plugins.module_utils._slot import (
+    SlotError,
     listening_address,
     parse_settings,
     read_gate_key,
     read_text,
 )
+from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import parse_policies
 
-ARGUMENTS = {
-    "address": {"type": "str", "required": True},
-    "service": {"type": "str"},
-    "version": {"type": "str"},
-    "digest": {"type": "str"},
-    "golden": {"type": "path"},
-    "baseline": {"type": "str"},
-    "replaces": {"type": "str"},
-    "gates": {"type": "dict", "default": {gate: {"mode": "enforce"} for gate in DEFAULT_GATES}},
-    "timeout": {"type": "int", "default": 10},
-}
+OPTIONS = Options(
+    {
+        "address": {"type": "str"},
+        "service": {"type": "str"},
+        "slot": {"type": "str", "choices": list(SLOTS)},
+        "version": {"type": "str"},
+        "digest": {"type": "str"},
+        "golden": {"type": "path"},
+        "baseline": {"type": "str"},
+        "replaces": {"type": "str"},
+        "gates": {"type": "dict", "default": {gate: {"mode": "enforce"} for gate in DEFAULT_GATES}},
+        "timeout": {"type": "int", "default": 10},
+    },
+    rules={"required_one_of": [["address", "slot"]], "required_by": {"slot": ["service"]}},
+    leading=("address", "slot"),
+)
 
 
 def read_golden(path: Path) -> Golden:
@@ -221,7 +278,21 @@ def read_golden(path: Path) -> Golden:
         raise ValueError(f"{path}: expected golden rows, found: {error!r}") from error
 
 
-def find_baseline(params: Mapping[str, Any], layout: Layout) -> str | None:
+def in_slot(params: Params, layout: Layout) -> Params:
+    """``params`` with what is not given as the slot was started with; SlotError if it never was."""
+    service, slot = params["service"], params["slot"]
+    if slot is None:
+        return params
+    path = layout.settings(check_service(service), slot)
+    settings = parse_settings(read_text(path))
+    bundle = settings.get("MODEL_BUNDLE")
+    if not bundle:
+        raise SlotError(f"{path}: expected the settings of {service} {slot}, found none: run model_slot first")
+    found = {"address": listening_address(settings), "golden": f"{bundle}/{GOLDEN}"}
+    return {**params, **{name: value for name, value in found.items() if params[name] is None}}
+
+
+def find_baseline(params: Params, layout: Layout) -> str | None:
     """The address of the old release, if there is one."""
     service, baseline = params["service"], params["baseline"]
     if baseline not in SLOTS:
@@ -241,11 +312,11 @@ def find_keys(service: str | None, layout: Layout) -> dict[str, str]:
     return {slot_address(layout, service, slot): key for slot in SLOTS} if service and key else {}
 
 
-def read_expected(params: Mapping[str, Any], layout: Layout) -> Expected:
+def read_expected(params: Params, layout: Layout) -> Expected:
     """What the gates compare with."""
     service = params["service"]
     path = Path(params["golden"]) if params["golden"] else None
-    replays = "replay" in params["gates"]
+    replays = parse_policies(params["gates"], GATES).get("replay", {"mode": "off"})["mode"] != "off"
     files = [file for slot in SLOTS for file in layout.captured(service, slot)] if replays and service else []
     return Expected(
         service,
@@ -260,20 +331,28 @@ def read_expected(params: Mapping[str, Any], layout: Layout) -> Expected:
     )
 
 
-def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    address = module.params["address"]
+def probe(params: Params, layout: Layout) -> Result:
+    """What came of putting the gates to the model server."""
+    address = params["address"]
     try:
-        expected = read_expected(module.params, Layout())
-        gates = choose_gates(module.params["gates"], expected)
-        with Server(address, module.params["timeout"], expected.keys.get(address)) as server:
+        params = in_slot(params, layout)
+        address = params["address"]
+        expected = read_expected(params, layout)
+        gates = choose_gates(params["gates"], expected)
+        with Server(address, params["timeout"], expected.keys.get(address)) as server:
             put = run_gates(server, gates, expected)
     except (ValueError, OSError) as error:
-        module.fail_json(msg=str(error), address=address, gates=[])
-    result = {"address": address, "gates": put.verdicts, **put.gives}
-    if put.problem:
-        module.fail_json(msg=put.problem, **result)
-    module.exit_json(changed=False, **result)
+        return failure(error, address=address, gates=[])
+    blocked = {"failed": True, "msg": put.problem} if put.problem else {}
+    return {"changed": False, "address": address, "gates": put.verdicts, **put.gives, **blocked}
+
+
+def main() -> None:
+    module = AnsibleModule(**OPTIONS.of_module(), supports_check_mode=True)
+    result = run(OPTIONS, module.params, lambda params: probe(params, Layout()))
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

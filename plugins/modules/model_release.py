@@ -21,11 +21,12 @@ description:
     bytes that the digest is of.
   - Afterwards the oldest releases beyond O(keep) are removed, with the environments that only they used. A release
     that a slot points to, or that is in O(pinned), is never removed.
+  - Of O(several) releases, every bundle is checked on the controller first. Then the host is asked once for all of
+    them, and those that it lacks are shipped and placed, one after another.
 options:
   service:
-    description: The service that the release is for.
+    description: The service that the release is for. Needed unless O(several) is given.
     type: str
-    required: true
   src:
     description:
       - A bundle on the controller, a folder or a tar of one.
@@ -60,6 +61,7 @@ options:
       - A mapping from C(signature) to one with its C(mode). That is C(enforce) where O(allowed_signers) are given and
         C(off) otherwise.
       - The gate C(digest) is always enforced.
+      - A service's whole policy may be given. The gates of other modules are passed over.
     type: dict
     default: {}
   env:
@@ -95,6 +97,7 @@ options:
     choices: [present, absent]
     default: present
 extends_documentation_fragment:
+  - modelfleet.onprem.several
   - modelfleet.onprem.attributes
   - modelfleet.onprem.attributes.action
 seealso:
@@ -116,27 +119,43 @@ EXAMPLES = r"""
     service: tumour
     release: 3-0a1b2c3d4e5f
     state: absent
+
+- name: Place the bundles of two services
+  modelfleet.onprem.model_release:
+    several:
+      - service: tumour
+        src: bundles/tumour-3
+        env: 9c56cc51b374c3ba
+      - service: iris
+        src: bundles/iris-7.tar
+        env: 9c56cc51b374c3ba
+        keep: 3
 """
 
 RETURN = r"""
+service:
+  description: The service.
+  returned: unless O(several) is given and nothing failed
+  type: str
+  sample: tumour
 release:
   description: The release's name.
-  returned: success
+  returned: success, unless O(several) is given
   type: str
   sample: 3-0a1b2c3d4e5f
 digest:
   description: The sha256 of the bundle's manifest, when the bundle was looked at.
-  returned: when O(state=present) and the release is on the host
+  returned: when O(state=present) and the release is on the host, unless O(several) is given
   type: str
   sample: 0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e7f8a9b0c1d2e3f4a5b6c7d8e9f0a1b
 placed:
   description: Whether the release is on the host now.
-  returned: success
+  returned: success, unless O(several) is given
   type: bool
   sample: true
 gates:
   description: What the gates C(digest) and C(signature) found, of a release that is on the host or was to be placed.
-  returned: when O(state=present)
+  returned: when O(state=present), unless O(several) is given and nothing failed
   type: list
   elements: dict
   sample:
@@ -150,7 +169,7 @@ gates:
       details: {advice: ""}
 removed:
   description: What was let go; in check mode, what would be.
-  returned: success
+  returned: success, unless O(several) is given
   type: dict
   contains:
     releases:
@@ -163,6 +182,16 @@ removed:
       type: list
       elements: str
       sample: [9c56cc51b374c3ba]
+several:
+  description:
+    - All of this for each release that was attempted, in order, with C(changed), and with C(failed) for one that could
+      not be placed or removed.
+    - What that one returned is there beside it, too.
+  returned: when O(several) is given
+  type: list
+  elements: dict
+  sample:
+    - {"service": "tumour", "changed": true, "release": "3-0a1b2c3d4e5f", "placed": true, "gates": []}
 """
 
 import os
@@ -171,7 +200,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import (
@@ -206,6 +234,13 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import (
 )
 from ansible_collections.modelfleet.onprem.plugins.module_utils._registry import RegistryError, fetch
 from ansible_collections.modelfleet.onprem.plugins.module_utils._retention import expendable, unused_envs
+from ansible_collections.modelfleet.onprem.plugins.module_utils._several import (
+    Options,
+    Params,
+    Result,
+    failure,
+    run,
+)
 from ansible_collections.modelfleet.onprem.plugins.module_utils._signature import SignatureError, Trust
 from ansible_collections.modelfleet.onprem.plugins.module_utils._slot import envs_in_use
 from ansible_collections.modelfleet.onprem.plugins.module_utils._trust import (
@@ -214,23 +249,27 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._trust import (
     check_bundle,
     trust_of,
 )
+from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import GateError, parse_policies
 
-ARGUMENTS = {
-    "service": {"type": "str", "required": True},
-    "src": {"type": "path"},
-    "digest": {"type": "str"},
-    "url": {"type": "str", "default": ""},
-    "allowed_signers": {"type": "str", "default": ""},
-    "revoked_keys": {"type": "str", "default": "", "no_log": False},
-    "signers": {"type": "list", "elements": "str", "default": []},
-    "gates": {"type": "dict", "default": {}},
-    "env": {"type": "str"},
-    "keep": {"type": "int", "default": 5},
-    "pinned": {"type": "list", "elements": "str", "default": []},
-    "release": {"type": "str"},
-    "size": {"type": "int", "default": 0},
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-}
+OPTIONS = Options(
+    {
+        "service": {"type": "str", "required": True},
+        "src": {"type": "path"},
+        "digest": {"type": "str"},
+        "url": {"type": "str", "default": ""},
+        "allowed_signers": {"type": "str", "default": ""},
+        "revoked_keys": {"type": "str", "default": "", "no_log": False},
+        "signers": {"type": "list", "elements": "str", "default": []},
+        "gates": {"type": "dict", "default": {}},
+        "env": {"type": "str"},
+        "keep": {"type": "int", "default": 5},
+        "pinned": {"type": "list", "elements": "str", "default": []},
+        "release": {"type": "str"},
+        "size": {"type": "int", "default": 0},
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    },
+    rules={"required_if": [("state", "present", ["env", "release"]), ("state", "absent", ["release"])]},
+)
 
 
 class ReleaseError(ValueError):
@@ -268,11 +307,10 @@ class Trusted:
         return manifest.digest, verdicts
 
 
-def trusted(params: Mapping[str, Any]) -> Trusted:
+def trusted(params: Params) -> Trusted:
     trust = trust_of(params["allowed_signers"], params["revoked_keys"], params["signers"])
-    mode = params["gates"].get("signature", {}).get("mode", "enforce" if trust else "off")
-    if mode not in ("enforce", "warn", "off"):
-        raise ReleaseError(f"gates: signature: mode: expected enforce, warn or off, found {mode!r}")
+    policies = parse_policies(params["gates"], ["signature"])
+    mode = policies["signature"]["mode"] if policies else "enforce" if trust else "off"
     return Trusted(params["release"], params["digest"], trust, mode)
 
 
@@ -338,7 +376,7 @@ def remove(layout: Layout, service: str, releases: list[str], envs: list[str]) -
                 remove_folder(layout.env(env))
 
 
-def ensure_present(params: Mapping[str, Any], layout: Layout, check_mode: bool) -> dict[str, Any]:
+def ensure_present(params: Params, layout: Layout, check_mode: bool) -> Result:
     """Place the release, point it to its environment, and let old ones go."""
     service, release, env = check_service(params["service"]), check_release(params["release"]), check_env(params["env"])
     folder, target = layout.releases(service), layout.release(service, release)
@@ -365,7 +403,7 @@ def ensure_present(params: Mapping[str, Any], layout: Layout, check_mode: bool) 
     return {**result, "placed": True}
 
 
-def plan_present(params: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
+def plan_present(params: Params, layout: Layout) -> Result:
     """What placing the release changes. ``placed`` says whether it is on the host now, undamaged."""
     service, release = params["service"], params["release"]
     before = read_state(layout, service)
@@ -396,7 +434,7 @@ def plan_present(params: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
     }
 
 
-def ensure_absent(params: Mapping[str, Any], layout: Layout, check_mode: bool) -> dict[str, Any]:
+def ensure_absent(params: Params, layout: Layout, check_mode: bool) -> Result:
     """Remove the release, and its environment if nothing else uses it."""
     service, release = check_service(params["service"]), check_release(params["release"])
     before = read_state(layout, service)
@@ -425,19 +463,31 @@ def difference(service: str, before: State, after: State) -> dict[str, str]:
     return {"before_header": header, "after_header": header, "before": before.lines(), "after": after.lines()}
 
 
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec=ARGUMENTS,
-        supports_check_mode=True,
-        required_if=[("state", "present", ["env", "release"]), ("state", "absent", ["release"])],
-    )
-    ensure = ensure_present if module.params["state"] == "present" else ensure_absent
+def attempt(params: Params, layout: Layout, check_mode: bool) -> Result:
+    """What came of placing or removing the release."""
+    ensure = ensure_present if params["state"] == "present" else ensure_absent
     try:
-        result = ensure(module.params, Layout(), module.check_mode)
+        return ensure(params, layout, check_mode)
     except TrustError as error:
-        module.fail_json(msg=str(error), gates=error.verdicts)
-    except (BundleError, DiskError, LayoutError, RegistryError, ReleaseError, SignatureError, OSError) as error:
-        module.fail_json(msg=str(error))
+        return failure(error, gates=error.verdicts)
+    except (
+        BundleError,
+        DiskError,
+        GateError,
+        LayoutError,
+        RegistryError,
+        ReleaseError,
+        SignatureError,
+        OSError,
+    ) as error:
+        return failure(error)
+
+
+def main() -> None:
+    module = AnsibleModule(**OPTIONS.of_module(), supports_check_mode=True)
+    result = run(OPTIONS, module.params, lambda params: attempt(params, Layout(), module.check_mode))
+    if result.get("failed"):
+        module.fail_json(**result)
     module.exit_json(**result)
 
 

@@ -20,16 +20,17 @@ description:
     Another one is stopped first, so that no process ever sees another release's files.
   - If a start fails, the unit is stopped and the end of its log comes back in RV(log).
   - Another run that is starting or stopping a slot of the service on this host is waited for.
+  - Of O(several) services, as many are started or stopped at once as the host has processors. What is asked for of one
+    service is done in order. All are attempted, whichever fails; the first in order that did is what the module fails
+    with.
 options:
   service:
-    description: The service.
+    description: The service. Needed unless O(several) is given.
     type: str
-    required: true
   slot:
-    description: The slot.
+    description: The slot. Needed unless O(several) is given.
     type: str
     choices: [blue, green]
-    required: true
   state:
     description:
       - V(started) starts the slot unless it runs as asked for.
@@ -65,6 +66,7 @@ options:
     type: int
     default: 60
 extends_documentation_fragment:
+  - modelfleet.onprem.several
   - modelfleet.onprem.attributes
 attributes:
   check_mode:
@@ -96,17 +98,41 @@ EXAMPLES = r"""
     service: tumour
     slot: blue
     state: stopped
+
+- name: Start the releases of two services at once
+  modelfleet.onprem.model_slot:
+    several:
+      - service: tumour
+        slot: green
+        release: 3-0a1b2c3d4e5f
+        settings:
+          BIND: 0.0.0.0:8102
+      - service: iris
+        slot: blue
+        release: 7-6a5b4c3d2e1f
+        settings:
+          BIND: 0.0.0.0:8201
 """
 
 RETURN = r"""
+service:
+  description: The service.
+  returned: unless O(several) is given and nothing failed
+  type: str
+  sample: tumour
+slot:
+  description: The slot.
+  returned: unless O(several) is given and nothing failed
+  type: str
+  sample: green
 before:
   description: The slot before; null if it never had a release.
-  returned: success
+  returned: success, unless O(several) is given
   type: dict
   sample: null
 after:
   description: The slot afterwards, in check mode what it would be, as far as that is known.
-  returned: success
+  returned: success, unless O(several) is given
   type: dict
   contains:
     release:
@@ -143,7 +169,7 @@ after:
       sample: 0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e7f8a9b0c1d2e3f4a5b6c7d8e9f0a1b
 address:
   description: Where the model server answers.
-  returned: when O(state=started) or O(state=restarted)
+  returned: when O(state=started) or O(state=restarted), on success
   type: str
   sample: 127.0.0.1:8102
 seconds:
@@ -162,6 +188,16 @@ gates:
   returned: when a start fails and the release's bytes are not those that were placed
   type: list
   elements: dict
+several:
+  description:
+    - All of this for each service, in order, with C(changed), and with C(failed) for one that could not be started or
+      stopped.
+    - What the first that failed returned is there beside it, too.
+  returned: when O(several) is given
+  type: list
+  elements: dict
+  sample:
+    - {"service": "tumour", "slot": "green", "changed": true, "before": null, "after": {"release": "3-0a1b2c3d4e5f"}}
 """
 
 import json
@@ -191,6 +227,14 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import (
     release_in,
     unit,
 )
+from ansible_collections.modelfleet.onprem.plugins.module_utils._several import (
+    Options,
+    Params,
+    Result,
+    at_once,
+    failure,
+    run,
+)
 from ansible_collections.modelfleet.onprem.plugins.module_utils._slot import (
     OWN_SETTINGS,
     STOP_MARGIN,
@@ -213,15 +257,17 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._slot_state impo
 from ansible_collections.modelfleet.onprem.plugins.module_utils._systemd import SystemdError
 from ansible_collections.modelfleet.onprem.plugins.module_utils._trust import TrustError, check_bytes
 
-ARGUMENTS = {
-    "service": {"type": "str", "required": True},
-    "slot": {"type": "str", "choices": list(SLOTS), "required": True},
-    "state": {"type": "str", "choices": ["started", "restarted", "stopped"], "default": "started"},
-    "release": {"type": "str"},
-    "settings": {"type": "dict"},
-    "limits": {"type": "dict"},
-    "ready_timeout": {"type": "int", "default": 60},
-}
+OPTIONS = Options(
+    {
+        "service": {"type": "str", "required": True},
+        "slot": {"type": "str", "choices": list(SLOTS), "required": True},
+        "state": {"type": "str", "choices": ["started", "restarted", "stopped"], "default": "started"},
+        "release": {"type": "str"},
+        "settings": {"type": "dict"},
+        "limits": {"type": "dict"},
+        "ready_timeout": {"type": "int", "default": 60},
+    }
+)
 LOG_LINES = 30
 POLL_SECONDS = 0.1
 ASK_SECONDS = 5
@@ -236,7 +282,7 @@ class StartError(SlotError):
         self.gates = list(gates)
 
 
-def wanted_release(params: Mapping[str, Any], layout: Layout) -> str:
+def wanted_release(params: Params, layout: Layout) -> str:
     """The release to start: the one given, or the one that the slot has."""
     service, slot = params["service"], params["slot"]
     release = params["release"] or release_in(layout, service, slot)
@@ -245,7 +291,7 @@ def wanted_release(params: Mapping[str, Any], layout: Layout) -> str:
     return check_release(release)
 
 
-def wanted_start(params: Mapping[str, Any], layout: Layout) -> Start:
+def wanted_start(params: Params, layout: Layout) -> Start:
     """What the slot is to be started with: what is not given is as the slot has it."""
     service, slot = check_service(params["service"]), params["slot"]
     release, settings, limits = wanted_release(params, layout), params["settings"], params["limits"]
@@ -336,7 +382,7 @@ def wait_until_ready(name: str, release: str, address: str, deadline: float, sec
         time.sleep(POLL_SECONDS)
 
 
-def ensure_started(params: Mapping[str, Any], layout: Layout, check_mode: bool) -> dict[str, Any]:
+def ensure_started(params: Params, layout: Layout, check_mode: bool) -> Result:
     """Start the slot with what is asked for, unless it runs so and is not to be restarted."""
     service, slot = params["service"], params["slot"]
     start = wanted_start(params, layout)
@@ -367,7 +413,7 @@ def ensure_started(params: Mapping[str, Any], layout: Layout, check_mode: bool) 
     return {"changed": True, "address": address, "before": before, "after": after, "seconds": seconds}
 
 
-def ensure_stopped(params: Mapping[str, Any], layout: Layout, check_mode: bool) -> dict[str, Any]:
+def ensure_stopped(params: Params, layout: Layout, check_mode: bool) -> Result:
     """Stop the slot; its release, settings and limits stay for another start."""
     service, slot = check_service(params["service"]), params["slot"]
     name = unit(service, slot)
@@ -387,7 +433,7 @@ def ensure_stopped(params: Mapping[str, Any], layout: Layout, check_mode: bool) 
 
 
 @contextmanager
-def alone(params: Mapping[str, Any], layout: Layout, check_mode: bool) -> Iterator[None]:
+def alone(params: Params, layout: Layout, check_mode: bool) -> Iterator[None]:
     """Keep other runs from the slot: one whose controller died goes on here, and would stop what this one starts."""
     folder = layout.services / check_service(params["service"])
     if check_mode or not folder.is_dir():
@@ -403,17 +449,25 @@ def difference(service: str, slot: str, result: Mapping[str, Any]) -> dict[str, 
     return {"before_header": header, "after_header": header, **shown}
 
 
-def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    ensure = ensure_stopped if module.params["state"] == "stopped" else ensure_started
+def attempt(params: Params, layout: Layout, check_mode: bool) -> Result:
+    """What came of starting or stopping the slot."""
+    ensure = ensure_stopped if params["state"] == "stopped" else ensure_started
     try:
-        with alone(module.params, Layout(), module.check_mode):
-            result = ensure(module.params, Layout(), module.check_mode)
+        with alone(params, layout, check_mode):
+            result = ensure(params, layout, check_mode)
     except StartError as error:
-        module.fail_json(msg=str(error), log=error.log, **({"gates": error.gates} if error.gates else {}))
+        return failure(error, log=error.log, **({"gates": error.gates} if error.gates else {}))
     except (BundleError, DiskError, HttpError, LayoutError, SlotError, SystemdError, OSError) as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result, diff=difference(module.params["service"], module.params["slot"], result))
+        return failure(error)
+    return {**result, "diff": difference(params["service"], params["slot"], result)}
+
+
+def main() -> None:
+    module = AnsibleModule(**OPTIONS.of_module(), supports_check_mode=True)
+    result = run(OPTIONS, module.params, lambda params: attempt(params, Layout(), module.check_mode), at_once)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

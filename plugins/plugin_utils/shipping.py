@@ -10,12 +10,15 @@ from pathlib import Path
 from ansible.plugins.action import ActionBase
 
 
-def ship(action: ActionBase, local: Path) -> str:
-    """The path of ``local`` on the host, in the temporary folder that Ansible removes when the action is done."""
+def ship(action: ActionBase, local: Path, name: str | None = None) -> str:
+    """The path of ``local`` on the host, in the temporary folder that Ansible removes when the action is done.
+
+    It is called ``name`` there, for an action that ships several, or as it is here.
+    """
     shell = action._connection._shell
     # Ansible removes one such folder an action, so there must not be a second.
     folder = shell.tmpdir or action._make_tmp_path()
-    remote: str = shell.join_path(folder, local.name)
+    remote: str = shell.join_path(folder, name or local.name)
     action._transfer_file(str(local), remote)
     action._fixup_perms2((folder, remote))
     return remote

@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.modelfleet.onprem.plugins.module_utils._slot import Start
 from ansible_collections.modelfleet.onprem.plugins.module_utils._systemd import Ended, UnitState
 from ansible_collections.modelfleet.onprem.plugins.module_utils._trial import (
+    Memory,
     Trial,
     confinement,
     fingerprint,
@@ -22,6 +23,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._trial import (
     memory_max,
     parse_available,
     read_trial,
+    takes,
 )
 
 UNIT = (Path(__file__).parents[4] / "roles/model_host/templates/model-server@.service.j2").read_text()
@@ -87,7 +89,7 @@ def ended(result: str = "success", status: int = 0, output: str = "", said: str 
 def test_how_a_trial_ended_is_said_in_words(end: Ended, words: str) -> None:
     trial = read_trial(end, "1G", 60)
     assert (trial.ended, trial.passed) == (words, False)
-    finding = judge_load(trial, "1G", 60, 2, 10**12, None)
+    finding = judge_load(trial, "1G", 60, 2, Memory(10**12), None)
     expected = "a model that loads and answers within 60 s and 1G, and fits into the host's memory"
     assert (finding.passed, finding.expected, finding.found) == (False, expected, words)
     assert judge_environment(trial, "3-0a1b2c3d4e5f").passed is None
@@ -100,9 +102,9 @@ def test_a_trial_that_passed_says_what_it_cost() -> None:
     words = "Python 3.11, the bundle's, or newer, numpy 1.9, scikit-learn 1.9 and 1 other packages of the lock"
     assert (environment.passed, environment.expected) == (True, words)
     assert environment.found == "Python 3.13.5, which is newer, and the same packages"
-    load = judge_load(trial, "1G", 60, 2, 42_000_000, None)
+    load = judge_load(trial, "1G", 60, 2, Memory(30_000_000, freed=12_000_000), None)
     assert (load.passed, load.found) == (True, "0.5 s to load, 40.0 MB, 20 rows answered")
-    assert load.details["needed_bytes"] == 42_000_000
+    assert (load.details["needed_bytes"], load.details["available_bytes"]) == (42_000_000, 42_000_000)
 
 
 @pytest.mark.parametrize(
@@ -114,9 +116,30 @@ def test_a_newer_python_than_the_bundles_is_said_to_be_one(found: str, words: st
 
 
 def test_one_that_does_not_fit_beside_the_other_is_refused() -> None:
-    load = judge_load(Trial(PASSED), "1G", 60, 2, 41_999_999, "2026-11-01T10:00:00Z")
+    load = judge_load(Trial(PASSED), "1G", 60, 2, Memory(41_999_999), "2026-11-01T10:00:00Z")
     words = "(tried 2026-11-01T10:00:00Z); 42.0 MB needed with 2 workers, 42.0 MB left beside what runs"
     assert (load.passed, load.found) == (False, f"0.5 s to load, 40.0 MB, 20 rows answered {words}")
+
+
+def test_one_that_does_not_fit_beside_those_that_start_before_it_is_refused() -> None:
+    load = judge_load(Trial(PASSED), "1G", 60, 2, Memory(80_000_000, freed=3_999_999, promised=42_000_000), None)
+    words = "42.0 MB left beside what runs and the 42.0 MB of those that start before it"
+    assert (load.passed, load.found.rpartition("workers, ")[2]) == (False, words)
+    assert Memory(1, promised=2).left == 0
+
+
+@pytest.mark.parametrize(
+    ("verdict", "taken"),
+    [
+        ({"gate": "load", "details": {"needed_bytes": 50, "freed_bytes": 20}}, 30),
+        ({"gate": "load", "details": {"needed_bytes": 50, "freed_bytes": 80}}, 0),
+        ({"gate": "load", "verdict": "off"}, 0),
+        ({"gate": "environment", "details": {"python": "3.11"}}, 0),
+    ],
+    ids=["less what its slot gives back", "which may be more", "a gate that is off", "another gate"],
+)
+def test_what_a_release_takes_once_it_has_started(verdict: dict[str, Any], taken: int) -> None:
+    assert takes([verdict]) == taken
 
 
 @pytest.mark.parametrize(
@@ -139,7 +162,7 @@ def test_each_problem_is_its_gates(changes: dict[str, Any], environment: str, lo
     trial = Trial({**PASSED, **changes})
     assert judge_environment(trial, "3-0a1b2c3d4e5f").found == environment
     if load:
-        assert judge_load(trial, "1G", 60, 2, 10**12, None).found == load
+        assert judge_load(trial, "1G", 60, 2, Memory(10**12), None).found == load
 
 
 @pytest.mark.parametrize(

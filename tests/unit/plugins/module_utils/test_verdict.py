@@ -8,23 +8,28 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.modelfleet.onprem.plugins.module_utils import _gates
 from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import (
     ADVICE,
+    GATES,
     Finding,
     GateError,
     Put,
     parse_policies,
     put_gates,
 )
+from ansible_collections.modelfleet.onprem.plugins.modules import model_load
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils import policy
 
-KNOWN = ("load", "golden")
+OWN = ("load", "golden")
+ALL = "digest, signature, contract, environment, load, ready, version, golden, replay, latency"
 
 
 @pytest.mark.parametrize(
     ("gates", "message"),
     [
-        (["load"], "gates: expected a mapping of some of load, golden, found ['load']"),
-        ({"speed": {"mode": "warn"}}, "gates: expected some of load, golden, found 'speed'"),
+        (["load"], f"gates: expected a mapping of some of {ALL}, found ['load']"),
+        ({"speed": {"mode": "warn"}}, f"gates: expected some of {ALL}, found 'speed'"),
         ({"load": {"mode": "on"}}, "gates.load: expected a mode, one of enforce, warn, off, found 'on'"),
         ({"load": {}}, "gates.load: expected a mode, one of enforce, warn, off, found None"),
         ({"load": "warn"}, "gates.load: expected a mode, one of enforce, warn, off, found 'warn'"),
@@ -32,13 +37,25 @@ KNOWN = ("load", "golden")
 )
 def test_what_is_no_policy_is_refused(gates: object, message: str) -> None:
     with pytest.raises(GateError) as error:
-        parse_policies(gates, KNOWN)
+        parse_policies(gates, OWN)
     assert str(error.value) == message
 
 
 def test_the_order_is_that_of_the_gates() -> None:
-    policies = parse_policies({"golden": {"mode": "warn"}, "load": {"mode": "enforce"}}, KNOWN)
+    policies = parse_policies({"golden": {"mode": "warn"}, "load": {"mode": "enforce"}}, OWN)
     assert list(policies) == ["load", "golden"]
+
+
+def test_of_a_whole_policy_only_the_own_gates_are_put() -> None:
+    whole = policy.parse_policy({"golden": {"mode": "warn"}})
+    assert parse_policies(whole, OWN) == {"load": whole["load"], "golden": whole["golden"]}
+    assert parse_policies({"digest": {"mode": "enforce"}}, OWN) == {}
+
+
+def test_the_gates_that_there_are_are_those_of_a_policy_and_each_is_put_by_somebody() -> None:
+    assert tuple(policy.GATES) == GATES
+    by_the_controller_or_at_placing = ("digest", "signature", "contract")
+    assert (*by_the_controller_or_at_placing, *model_load.GATES, *_gates.GATES) == GATES
 
 
 def put(mode: str, passed: bool | None, **thresholds: Any) -> Put:

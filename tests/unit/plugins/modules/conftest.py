@@ -239,6 +239,19 @@ def release(
 
 
 @pytest.fixture
+def place_as(run_module: Callable[..., Any], release: str, tmp_path: Path) -> Callable[[str], str]:
+    """Place the same bundle for another service, too."""
+
+    def place(service: str) -> str:
+        archive = str(tmp_path / "bundles/3.tar")
+        result = run_module(model_release, {"service": service, "release": release, "src": archive, "env": ENV})
+        name: str = result["release"]
+        return name
+
+    return place
+
+
+@pytest.fixture
 def slot(run_module: Callable[..., Any], release: str, model_server: Any) -> Callable[..., Any]:
     """Run model_slot for the blue slot."""
 

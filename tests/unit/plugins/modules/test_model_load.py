@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import Layout
 from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import ADVICE
 from ansible_collections.modelfleet.onprem.plugins.modules import model_load
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.policy import parse_policy
 
 UNIT = "[Service]\nType=notify\nUser=model-server\nMemoryMax=2G\nNoNewPrivileges=true\n[Install]\nWantedBy=x\n"
 DOCUMENT = {
@@ -179,5 +180,75 @@ def test_check_mode_tries_what_is_there_and_keeps_nothing(
     assert try_(check_mode=True, release="9-0a1b2c3d4e5f")["gates"] == []
 
 
+@pytest.fixture
+def try_several(
+    try_: Callable[..., Any], place_as: Callable[[str], str], run_module: Callable[..., Any], tmp_path: Path
+) -> Callable[..., Any]:
+    """Run model_load for three services of the same release, on a host with so many bytes."""
+    # It makes the host as it is for one.
+    assert callable(try_)
+    releases = {service: place_as(service) for service in ("tumour", "iris", "wine")}
+
+    def run(available: int, check_mode: bool = False, **options: Any) -> Any:
+        (tmp_path / "meminfo").write_text(f"MemAvailable:   {available // 1000} kB\n")
+        several = [{"service": name, "slot": "green", "release": releases[name], **options} for name in releases]
+        return run_module(model_load, {"several": several}, check_mode=check_mode)
+
+    return run
+
+
+def loaded(result: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(each["service"], verdicts(each)["load"]) for each in result["several"]]
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_several_that_fit_one_by_one_and_not_together_are_refused(
+    try_several: Callable[..., Any], trials: Trials, check_mode: bool
+) -> None:
+    # Each needs 42 MB.
+    result = try_several(100_000_000, check_mode=check_mode)
+    assert result["failed"]
+    assert loaded(result) == [("tumour", "pass"), ("iris", "pass"), ("wine", "fail")]
+    assert (result["service"], result["slot"], result["gates"]) == ("wine", "green", result["several"][2]["gates"])
+    words = "42.0 MB needed with 2 workers, 18.4 MB left beside what runs and the 84.0 MB of those that start before it"
+    assert f"{words}: {ADVICE['load']}" in result["msg"]
+    # It was tried all the same: whether it fits is the last that is looked at.
+    assert len(trials.runs) == 3
+    assert [each["tried"] for each in result["several"]] == [True, True, True]
+
+
+def test_what_passed_on_an_earlier_day_takes_its_memory_all_the_same(
+    try_several: Callable[..., Any], trials: Trials
+) -> None:
+    assert loaded(try_several(10**9)) == [("tumour", "pass"), ("iris", "pass"), ("wine", "pass")]
+    assert loaded(try_several(100_000_000)) == [("tumour", "pass"), ("iris", "pass"), ("wine", "fail")]
+    assert len(trials.runs) == 3
+
+
+def test_what_a_slot_gives_back_is_not_taken_from_those_after_it(try_several: Callable[..., Any], systemd: Any) -> None:
+    state = {"ActiveState": "active", "SubState": "running", "Result": "success", "MemoryCurrent": "40000000"}
+    (systemd.folder / "model-server@tumour-green.service").write_text(json.dumps({**IDLE, **state}))
+    result = try_several(100_000_000)
+    assert loaded(result) == [("tumour", "pass"), ("iris", "pass"), ("wine", "pass")]
+    assert [each["gates"][1]["details"]["available_bytes"] for each in result["several"]] == [
+        142_400_000,
+        100_400_000,
+        58_400_000,
+    ]
+
+
+def test_the_first_of_several_that_is_refused_ends_the_run(try_several: Callable[..., Any], trials: Trials) -> None:
+    trials.says({**DOCUMENT, "load": "model.pkl cannot be loaded: no"})
+    result = try_several(10**9)
+    assert (loaded(result), result["service"], len(trials.runs)) == ([("tumour", "fail")], "tumour", 1)
+
+
+def test_a_whole_policy_may_be_given(try_: Callable[..., Any]) -> None:
+    result = try_(gates=parse_policy({"load": {"mode": "warn"}}))
+    assert {gate["gate"]: gate["mode"] for gate in result["gates"]} == {"environment": "enforce", "load": "warn"}
+
+
 def test_a_release_that_is_not_there_is_told(try_: Callable[..., Any]) -> None:
-    assert "expected the release to be on this host, found none" in try_(release="9-0a1b2c3d4e5f")["msg"]
+    result = try_(release="9-0a1b2c3d4e5f")
+    assert "expected the release to be on this host, found none" in result["msg"]
+    assert (result["service"], result["slot"], result["gates"]) == ("tumour", "green", [])

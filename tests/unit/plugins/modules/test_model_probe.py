@@ -16,6 +16,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils import _gates
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import Layout
 from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import ADVICE
 from ansible_collections.modelfleet.onprem.plugins.modules import model_probe
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.policy import parse_policy
 
 from tests.unit.plugins.modules.conftest import RUNNING, ModelServer
 
@@ -384,6 +385,103 @@ def test_an_old_release_may_be_named_by_its_slot(
     assert len(old_server.asked) == 1
 
 
+@pytest.fixture
+def write_slot(layout: Layout, golden: dict[str, Any]) -> Callable[..., None]:
+    """Have a slot's settings say that it listens at an address and has a bundle with these golden rows."""
+
+    def write(address: str, service: str = "tumour", slot: str = "green") -> None:
+        bundle = layout.release(service, "3-0a1b2c3d4e5f") / "bundle"
+        bundle.mkdir(parents=True, exist_ok=True)
+        (bundle / "golden.json").write_text(json.dumps(golden))
+        (bundle / "contract.json").write_text(json.dumps({"inputs": [], "outputs": []}))
+        settings = layout.settings(service, slot)
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text(f'BIND="{address}"\nMODEL_BUNDLE="{bundle}"\n')
+
+    return write
+
+
+SLOT = {"address": None, "golden": None, "slot": "green"}
+
+
+def test_a_slot_says_where_it_listens_and_what_its_golden_rows_are(
+    probe: Callable[..., Any], write_slot: Callable[..., None], model_server: Any, golden: dict[str, Any]
+) -> None:
+    write_slot(f"0.0.0.0:{model_server.address.partition(':')[2]}")
+    result = probe(**SLOT)
+    assert verdicts(result) == {"ready": "pass", "version": "pass", "golden": "pass"}
+    assert (result["service"], result["slot"], result["address"]) == ("tumour", "green", model_server.address)
+    assert result["golden_answers"]["predictions"] == golden["predictions"]
+
+
+def test_what_is_given_beside_the_slot_counts(
+    probe: Callable[..., Any], write_slot: Callable[..., None], model_server: Any, golden: dict[str, Any]
+) -> None:
+    write_slot("127.0.0.1:9")
+    golden["predictions"] = [1.5, 2.75]
+    result = probe(slot="green")
+    assert (verdicts(result)["golden"], result["address"]) == ("fail", model_server.address)
+    assert (result["service"], result["slot"]) == ("tumour", "green")
+
+
+def test_a_slot_that_was_never_started_is_one_line(probe: Callable[..., Any], layout: Layout) -> None:
+    result = probe(**SLOT)
+    path = layout.settings("tumour", "green")
+    assert result["msg"] == f"{path}: expected the settings of tumour green, found none: run model_slot first"
+    assert (result["address"], result["gates"]) == (None, [])
+
+
+def test_a_whole_policy_may_be_given(probe: Callable[..., Any], golden: dict[str, Any], tmp_path: Path) -> None:
+    policy = parse_policy({"latency": {"mode": "off"}})
+    # A replay that is off needs no contract.
+    alone = tmp_path / "alone/golden.json"
+    alone.parent.mkdir()
+    alone.write_text(json.dumps(golden))
+    assert verdicts(probe(gates=policy, golden=str(alone))) == {
+        "ready": "pass",
+        "version": "pass",
+        "golden": "pass",
+        "replay": "off",
+        "latency": "off",
+    }
+
+
+def test_several_are_asked_in_turn_until_a_gate_blocks(
+    probe: Callable[..., Any],
+    run_module: Callable[..., Any],
+    write_slot: Callable[..., None],
+    model_server: Any,
+    old_server: Any,
+) -> None:
+    # The fixture's server is one of them.
+    assert callable(probe)
+    old_server.be_ready(model="iris", version="7")
+    for service, server in (("tumour", model_server), ("iris", old_server), ("wine", old_server)):
+        write_slot(server.address, service)
+    several = [
+        {"service": service, "slot": "green", "version": version, "timeout": 2}
+        for service, version in (("tumour", "3"), ("iris", "7"), ("wine", "1"))
+    ]
+    good = run_module(model_probe, {"several": several[:2]})
+    assert [(each["service"], each["address"], list(verdicts(each))) for each in good["several"]] == [
+        ("tumour", model_server.address, ["ready", "version", "golden"]),
+        ("iris", old_server.address, ["ready", "version", "golden"]),
+    ]
+    assert ("failed" in good, "gates" in good, len(good["several"][1]["golden_answers"]["predictions"])) == (
+        *(False, False),
+        2,
+    )
+    model_server.asked.clear()
+    bad = run_module(model_probe, {"several": [several[1], several[2], several[0]]})
+    assert (bad["service"], bad["slot"], verdicts(bad)) == ("wine", "green", {"ready": "fail"})
+    assert bad["msg"].startswith(f"gate ready: {old_server.address}/v2/health/ready: expected ready for wine, found ")
+    assert [(each["service"], each.get("failed", False)) for each in bad["several"]] == [
+        ("iris", False),
+        ("wine", True),
+    ]
+    assert model_server.asked == []
+
+
 def test_nobody_at_the_address(probe: Callable[..., Any]) -> None:
     assert probe(address="127.0.0.1:9")["msg"].startswith("gate ready: 127.0.0.1:9/v2/health/ready: expected ready")
 
@@ -397,7 +495,7 @@ def test_nobody_at_the_address(probe: Callable[..., Any]) -> None:
         ({"golden": None, "gates": {"latency": ENFORCED}}, "expected the option golden for the gate latency"),
         (
             {"gates": {"speed": ENFORCED}},
-            "gates: expected some of ready, version, golden, replay, latency, found 'speed'",
+            "environment, load, ready, version, golden, replay, latency, found 'speed'",
         ),
         ({"gates": replay(segment="city")}, "gates.replay.segment: expected one of width, height, found 'city'"),
         ({"golden": "/nonexistent"}, "/nonexistent"),

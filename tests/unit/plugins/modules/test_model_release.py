@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils import _files
 from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import pack, read_manifest
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import Layout, env_of, list_releases
 from ansible_collections.modelfleet.onprem.plugins.modules import model_release
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.policy import parse_policy
 
 from tests.unit.plugins.signing import Person, make_person
 from tests.unit.plugins.web_registry import WebRegistry
@@ -77,6 +79,55 @@ def test_without_a_bundle_a_missing_release_is_reported_as_not_placed(
 ) -> None:
     result = run_module(model_release, {"service": "tumour", "release": "3-0a1b2c3d4e5f", "env": make_env()})
     assert (result["changed"], result["placed"]) == (False, False)
+
+
+@pytest.fixture
+def two(
+    run_module: Callable[..., Any], make_bundle: Callable[..., Path], make_env: Callable[..., str]
+) -> Callable[..., dict[str, Any]]:
+    """Place a release of each of two services."""
+    env = make_env()
+    archives = {"tumour": make_bundle("3").with_suffix(".tar"), "iris": make_bundle("7").with_suffix(".tar")}
+    releases = {service: pack(archive.with_suffix(""), archive).release for service, archive in archives.items()}
+
+    def run(check_mode: bool = False, first: Mapping[str, Any] = MappingProxyType({}), **both: Any) -> dict[str, Any]:
+        several = [
+            {"service": service, "release": releases[service], "src": str(archive), "env": env, **both}
+            for service, archive in archives.items()
+        ]
+        several[0].update(first)
+        result: dict[str, Any] = run_module(model_release, {"several": several}, check_mode)
+        return result
+
+    return run
+
+
+def test_the_releases_of_two_services_are_placed_in_one_run(two: Callable[..., Any], layout: Layout) -> None:
+    planned = two(check_mode=True)
+    assert [(each["changed"], each["placed"]) for each in planned["several"]] == [(True, False), (True, False)]
+    assert not layout.services.exists()
+    # The host is asked whether it has them.
+    asked = two(src=None)
+    assert (asked["changed"], [each["placed"] for each in asked["several"]]) == (False, [False, False])
+    placed = two()
+    assert [(each["service"], each["release"][0], each["placed"]) for each in placed["several"]] == [
+        ("tumour", "3", True),
+        ("iris", "7", True),
+    ]
+    assert [diff["after_header"] for diff in placed["diff"]] == ["releases of tumour", "releases of iris"]
+    assert [path.name for path in layout.services.glob("*/releases/*")] == [
+        each["release"] for each in placed["several"]
+    ]
+    again = two(src=None)
+    assert (again["changed"], [each["placed"] for each in again["several"]]) == (False, [True, True])
+
+
+def test_after_one_that_cannot_be_placed_no_other_is(two: Callable[..., Any], layout: Layout) -> None:
+    result = two(first={"digest": "0" * 64})
+    assert (result["failed"], result["service"], short(result)) == (True, "tumour", [("digest", "fail")])
+    assert f"manifest.json: expected sha256 {'0' * 64}, found " in result["msg"]
+    assert [(each["service"], each["failed"]) for each in result["several"]] == [("tumour", True)]
+    assert not layout.releases("iris").exists()
 
 
 def test_a_damaged_release_is_placed_again(place: Callable[..., Any], layout: Layout, tmp_path: Path) -> None:
@@ -310,10 +361,19 @@ def test_a_gate_that_warns_places_the_release_and_one_that_is_off_does_not_look(
     off = ship(allowed_signers=alice.line(), gates={"signature": {"mode": "off"}})
     assert (off["placed"], short(off)) == (True, [("digest", "pass"), ("signature", "off")])
     assert ship(gates={"signature": {"mode": "loud"}})["msg"] == (
-        "gates: signature: mode: expected enforce, warn or off, found 'loud'"
+        "gates.signature: expected a mode, one of enforce, warn, off, found 'loud'"
     )
     nobody = ship(gates={"signature": {"mode": "enforce"}})
     assert "found nobody named: name them in the service's allowed_signers" in nobody["msg"]
+
+
+def test_of_a_whole_policy_the_signature_alone_counts(ship: Callable[..., Any], alice: Person) -> None:
+    whole = parse_policy({"signature": {"mode": "warn"}}, signed=True)
+    assert short(ship(allowed_signers=alice.line(), gates=whole)) == [("digest", "pass"), ("signature", "warn")]
+    # Without it, it is as ever.
+    others = {name: gate for name, gate in whole.items() if name != "signature"}
+    assert ship(allowed_signers=alice.line(), gates=others)["failed"]
+    assert "found 'speed'" in ship(gates={"speed": {"mode": "warn"}})["msg"]
 
 
 def test_a_byte_changed_after_shipping_is_refused_on_the_host(

@@ -9,10 +9,12 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
+from ansible_collections.modelfleet.onprem.plugins.module_utils import _several
 from ansible_collections.modelfleet.onprem.plugins.module_utils._files import only_one
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import Layout, release_in
 from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import ADVICE
@@ -27,6 +29,7 @@ pytestmark = pytest.mark.usefixtures("systemd")
 
 def test_a_slot_starts_and_is_recorded(slot: Callable[..., Any], release: str, layout: Layout, systemd: Any) -> None:
     result = slot()
+    assert (result["service"], result["slot"]) == ("tumour", "blue")
     assert result["changed"]
     assert result["before"] is None
     assert result["after"]["started"] == {"release": release, "env": ENV}
@@ -141,6 +144,7 @@ def test_a_crash_at_start_brings_the_log(slot: Callable[..., Any], systemd: Any,
         "its last words: model.pkl cannot be loaded"
     )
     assert result["log"] == ["Starting model-server", "model.pkl cannot be loaded", "Main process exited"]
+    assert (result["service"], result["slot"]) == ("tumour", "blue")
     assert not systemd.is_active(BLUE)
     assert systemd.state(BLUE)["UnitFileState"] == "disabled"
     assert not layout.record("tumour", "blue").exists()
@@ -255,6 +259,87 @@ def test_the_record_is_json_of_what_was_started(slot: Callable[..., Any], releas
     slot()
     record = json.loads(layout.record("tumour", "blue").read_text())
     assert (record["release"], record["env"], record["limits"]) == (release, ENV, {"MemoryMax": "1G"})
+
+
+@pytest.fixture
+def slots(
+    run_module: Callable[..., Any], place_as: Callable[[str], str], model_server: Any
+) -> Callable[..., dict[str, Any]]:
+    """Run model_slot for the blue slots of three services."""
+    releases = {service: place_as(service) for service in ("tumour", "iris", "wine")}
+
+    def run(check_mode: bool = False, each: Mapping[str, Any] = MappingProxyType({}), **all_: Any) -> dict[str, Any]:
+        settings = {"BIND": model_server.address, "API_KEYS": "/etc/api-keys"}
+        several = [
+            {
+                "service": service,
+                "slot": "blue",
+                "release": release,
+                "settings": settings,
+                "ready_timeout": 1,
+                **all_,
+                **each.get(service, {}),
+            }
+            for service, release in releases.items()
+        ]
+        result: dict[str, Any] = run_module(model_slot, {"several": several}, check_mode)
+        return result
+
+    return run
+
+
+def units(*services: str) -> list[str]:
+    return [f"model-server@{service}-blue.service" for service in services]
+
+
+def test_several_slots_start_and_stop_in_one_run(slots: Callable[..., Any], systemd: Any, layout: Layout) -> None:
+    planned = slots(check_mode=True)
+    assert ([each["changed"] for each in planned["several"]], systemd.calls("start")) == ([True, True, True], [])
+    started = slots()
+    assert [(each["service"], each["slot"]) for each in started["several"]] == [
+        ("tumour", "blue"),
+        ("iris", "blue"),
+        ("wine", "blue"),
+    ]
+    assert {each["after"]["started"]["release"] for each in started["several"]} == {
+        planned["several"][0]["after"]["release"]
+    }
+    assert [diff["after_header"] for diff in started["diff"]] == ["tumour blue", "iris blue", "wine blue"]
+    assert all(map(systemd.is_active, units("tumour", "iris", "wine")))
+    # Each service has a key of its own.
+    assert len({layout.gate_key(service).read_text() for service in ("tumour", "iris", "wine")}) == 3
+    again = slots()
+    assert (again["changed"], len(systemd.calls("start"))) == (False, 3)
+    stopped = slots(state="stopped", each={"wine": {"state": "started"}})
+    assert [each["changed"] for each in stopped["several"]] == [True, True, False]
+    assert [systemd.is_active(unit) for unit in units("tumour", "iris", "wine")] == [False, False, True]
+
+
+def test_slots_start_at_once(slots: Callable[..., Any], systemd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_several.os, "cpu_count", lambda: 3)
+    all_of_them = threading.Barrier(3, timeout=10)
+    start = model_slot._systemd.start
+
+    def start_together(name: str, seconds: float) -> None:
+        all_of_them.wait()
+        start(name, seconds)
+
+    monkeypatch.setattr(model_slot._systemd, "start", start_together)
+    assert slots()["changed"]
+    assert sorted(systemd.calls("start")) == sorted(f"start {unit}" for unit in units("tumour", "iris", "wine"))
+
+
+def test_all_are_attempted_and_the_first_that_failed_is_told(slots: Callable[..., Any], systemd: Any) -> None:
+    absent = {"release": "9-0a1b2c3d4e5f"}
+    result = slots(each={"iris": {"settings": {"BIND": "127.0.0.1:9"}}, "wine": absent})
+    assert result["failed"]
+    assert (result["service"], result["slot"], result["log"][1]) == ("iris", "blue", "model.pkl cannot be loaded")
+    assert "expected it to be ready within 1 s, found 127.0.0.1:9: " in result["msg"]
+    assert [each.get("failed", False) for each in result["several"]] == [False, True, True]
+    assert result["several"][1]["msg"] == result["msg"]
+    assert "expected the release to be on this host, found none" in result["several"][2]["msg"]
+    assert "log" not in result["several"][2]
+    assert [systemd.is_active(unit) for unit in units("tumour", "iris", "wine")] == [True, False, False]
 
 
 @pytest.mark.usefixtures("release")
