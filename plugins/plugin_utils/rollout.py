@@ -141,7 +141,7 @@ def together(plans: Sequence[Plan], begin: Sequence[str], rollout: Mapping[str, 
         **asdict(Plan(service=", ".join(plan.service for plan in plans), slot="blue")),
         **{
             step: list(dict.fromkeys(host for plan in plans for host in getattr(plan, step)))
-            for step in ("stage", "idle", "unshare", "record", "stop")
+            for step in ("stage", "idle", "running", "unshare", "record", "stop")
         },
         "unchanged": all(plan.unchanged for plan in plans),
         "lines": [line for plan in each for line in plan["lines"]],

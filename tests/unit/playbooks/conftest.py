@@ -27,15 +27,16 @@ MODULES = (
 HERE_ALONE = ("rollout_gates", "rollout_judge", "rollout_plan", "rollout_request", "wheelhouse")
 SIDE = {"requests": 9000, "errors": 9, "latency": {"0.01": 8000, "0.1": 8990, "+Inf": 9000}, "predictions": {"0": 9000}}
 WATCHED = {"shares": {}, "control": "go", "by": "", "failing": "", "sides": {"baseline": SIDE, "canary": SIDE}}
-# A module that Ansible gives its arguments in a file. What it is to fail with is a file beside what it writes; so is
-# what its calls return, all of them the same or each call another one.
+# A module that Ansible gives its arguments in a file. What it is told of several services it writes down for each. What
+# it is to fail with is a file beside that; so is what its calls return, all of them the same or each call another one.
 MODULE = """#!{python}
 # WANT_JSON
 import json, os, sys
 from pathlib import Path
 told, folder = json.loads(Path(sys.argv[1]).read_text()), Path({folder!r})
+asked = told.pop("several", None) or [told]
 with open(folder / "told", "a") as stream:
-    stream.write(json.dumps({{"module": {name!r}, **told}}) + "\\n")
+    stream.writelines(json.dumps({{"module": {name!r}, **told, **each}}) + "\\n" for each in asked)
 found = {{}}
 for answer in sorted(folder.glob("{name}.answer.*")):
     try:
@@ -45,17 +46,20 @@ for answer in sorted(folder.glob("{name}.answer.*")):
     found = json.loads((folder / f"taken.{{answer.name}}").read_text())
     break
 said = folder / "says-{name}"
-failure = folder / "-".join(["{name}", *filter(None, [told.get("state")])])
+failure = folder / "-".join(["{name}", *filter(None, [asked[0].get("state")])])
 if failure.exists():
-    print(json.dumps({{"failed": True, "msg": failure.read_text(), **found}}))
+    result = {{"failed": True, "msg": failure.read_text(), **found}}
 elif said.exists():
-    print(json.dumps({{**json.loads(said.read_text()), **found}}))
+    result = {{**json.loads(said.read_text()), **found}}
 else:
     begun = {{"taken_over": [], "servers": {{}}, "routes": {{}}}}
-    after = {{"settings": {{"MODEL_BUNDLE": "/bundle"}}}}
     seen = {{"clock": 0, "failing": {{}}}}
-    usual = {{"changed": True, **begun, **seen, "before": None, "after": after, "address": "127.0.0.1:1"}}
-    print(json.dumps({{**usual, **json.loads({watched!r}), **found}}))
+    usual = {{"changed": True, **begun, **seen, "before": None, "after": {{}}}}
+    result = {{**usual, **json.loads({watched!r}), **found}}
+about = [{{key: each[key] for key in ("service", "slot") if key in each}} for each in asked]
+if asked != [told]:
+    result["several"] = [{{**result, **each}} for each in about]
+print(json.dumps({{**result, **about[0]}}))
 """
 GROUPS = {"model_hosts": {"hosts": {"m1": {}, "m2": {}}}}
 HERE = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False}
@@ -130,7 +134,7 @@ def hosts_of(gone: Sequence[str]) -> dict[str, Mapping[str, Any]]:
 
 def whole(plan: Mapping[str, Any]) -> dict[str, Any]:
     """The plan of a run about one service, with what is there whatever a test is about."""
-    steps = ("stage", "idle", "unshare", "record", "stop")
+    steps = ("stage", "in_place", "idle", "running", "unready", "unshare", "record", "stop")
     alone = {"verdicts": [], "service": "tumour", **{step: [] for step in steps}, **plan}
     release, was, slot = alone.get("release") or {}, alone.get("was") or {}, alone.get("slot")
     moves = bool(was.get("release")) and was.get("slot") != slot

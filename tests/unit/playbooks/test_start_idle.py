@@ -89,10 +89,9 @@ def test_a_failure_stops_the_release_on_every_host_and_is_said_once(
     assert run.output.count("\nload was overridden: it fits\n") == 1
 
 
-def test_the_gates_of_each_module_are_put_by_it(start: Callable[..., Any]) -> None:
-    put = {step["module"]: sorted(step["gates"]) for step in start().told if "gates" in step}
-    running = ["golden", "latency", "ready", "replay", "version"]
-    assert put == {"model_load": ["environment", "load"], "model_probe": running}
+def test_each_module_that_puts_gates_has_the_whole_policy(start: Callable[..., Any]) -> None:
+    put = {step["module"]: step["gates"] for step in start().told if "gates" in step}
+    assert put == {"model_load": POLICY, "model_probe": POLICY}
 
 
 def test_hosts_that_answer_alike_go_on(start: Callable[..., Any]) -> None:
@@ -111,6 +110,22 @@ def test_hosts_that_answer_differently_stop_the_release_everywhere(start: Callab
         said[1],
     )
     assert re.search(r"\ngolden +controller +enforce +fail +the same answers on m1, m2", run.output)
+
+
+def test_several_services_are_one_run_of_each_module_and_stop_together(play: Callable[..., Any]) -> None:
+    prices = {**PLAN, "service": "prices", "slot": "blue", "idle": ["m1"], "unready": [], "baseline_slot": "green"}
+    prices["release"] = {"name": "1-aaaaaaaaaaaa", "version": "1", "digest": "a" * 64}
+    plan = {**PLAN, "service": "tumour, prices", "plans": [PLAN, prices]}
+    parts = {"tumour": REQUEST, "prices": {**REQUEST, "overrides": []}}
+    run = play("start_idle", {**REQUEST, "parts": parts}, plan, failing={"model_probe": "gate golden: found 1"})
+    told = [(step["module"], step.get("state", ""), step["service"]) for step in run.told if "service" in step]
+    # On the host that both are about, in their order; what started last stops first.
+    both = [(module, "", service) for module in ("model_load", "model_slot") for service in ("tumour", "prices")]
+    stopped = [("model_slot", "stopped", service) for service in ("prices", "tumour")]
+    for step in (*both, *stopped):
+        assert told.count(step) == (2 if step[2] == "tumour" else 1)
+    assert [told.index(step) for step in (*both, *stopped)] == sorted(told.index(step) for step in (*both, *stopped))
+    assert '"msg": "m1, m2: gate golden: found 1; no request was sent to 2-bbbbbbbbbbbb, 1-aaaaaaaaaaaa"' in run.output
 
 
 JOURNAL = {"begin": ["lb1"], "rollout": {"id": "20260102T030405Z-0a1b2c3d"}}

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.unit.playbooks.conftest import POLICY
+
 SERVERS = ["tumour_blue/m1", "tumour_blue/m2"]
 
 
@@ -88,3 +90,18 @@ def test_a_slot_that_is_not_stopped_ends_a_rollout_that_is_done(play: Callable[.
     run = play("stop", {"balancers": ["lb1"], "drain_timeout": 1}, plan, failing=failing)
     [ended] = [step for step in run.told if step["module"] == "lb_rollout"]
     assert (run.code != 0, ended["verdict"], ended["reason"]) == (True, "done", "blue was not stopped on every host")
+
+
+def test_several_services_are_drained_and_stopped_together(play: Callable[..., Any]) -> None:
+    each = [
+        {"service": "tumour", "slot": "green", "stop": ["m1", "m2"], "stop_slot": "blue", "verdicts": []},
+        {"service": "prices", "slot": "blue", "stop": ["m2"], "stop_slot": "green", "verdicts": []},
+    ]
+    plan = {"service": "tumour, prices", "plans": each, "stop": ["m1", "m2"]}
+    parts = {plan["service"]: {"policy": POLICY, "overrides": []} for plan in each}
+    run = play("stop", {"balancers": ["lb1"], "drain_timeout": 1, "parts": parts}, plan, gone=["m2"])
+    servers = [step["servers"] for step in run.told if step["module"] == "lb_server"]
+    assert servers == 2 * [[*SERVERS, "prices_green/m2"]]
+    assert [step["service"] for step in run.told if step["module"] == "model_slot"] == ["tumour"]
+    said = "m2: expected tumour, prices to be stopped in blue and green, found the host unreachable: run retire.yml"
+    assert said in " ".join(run.output.split())

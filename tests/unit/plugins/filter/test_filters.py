@@ -18,7 +18,11 @@ from ansible_collections.modelfleet.onprem.plugins.filter import (
     balancer_pools,
     fleet_problems,
     fleet_status,
+    gates_found,
+    host_releases,
     lacking_space,
+    pick,
+    plan_servers,
     read_state,
     same_moment,
 )
@@ -39,10 +43,10 @@ HOSTVARS = {
 SERVICES = {"tumour": {"port": 8101, "workers": 3, "threads": 2}, "prices": {"port": 8201, "hosts": "left"}}
 
 
-def apply(plugin: ModuleType, *arguments: Any) -> Any:
+def apply(plugin: ModuleType, *arguments: Any, **options: Any) -> Any:
     """The filter of ``plugin``, which has the plugin's name."""
     name = plugin.__name__.rpartition(".")[2]
-    return plugin.FilterModule().filters()[name](*arguments)
+    return plugin.FilterModule().filters()[name](*arguments, **options)
 
 
 @pytest.mark.parametrize(
@@ -166,3 +170,114 @@ def test_the_services_that_are_asked_for_are_checked() -> None:
 )
 def test_a_moment_at_which_all_can_change_is_ahead_of_every_clock(clocks: list[float], moment: float) -> None:
     assert apply(same_moment, clocks) == pytest.approx(moment)
+
+
+PLANS = [
+    {
+        "service": "tumour",
+        "slot": "green",
+        "stop_slot": "blue",
+        "release": {"name": "3-cccccccccccc", "version": "3", "digest": "c" * 64},
+        "was": {"release": "2-bbbbbbbbbbbb", "slot": "blue"},
+        "envs": {"m1": "e1", "m2": "e2"},
+        "stage": ["m2"],
+        "idle": ["m1", "m2"],
+        "pinned": ["2-bbbbbbbbbbbb"],
+        "settings": {"WORKERS": "2"},
+        "limits": {},
+        "baseline_slot": "blue",
+    },
+    {
+        "service": "prices",
+        "slot": "blue",
+        "stop_slot": "green",
+        "release": {"name": "1-aaaaaaaaaaaa", "version": "1", "digest": ""},
+        "was": {"release": "1-aaaaaaaaaaaa", "slot": "blue"},
+        "stage": [],
+        "idle": ["m1"],
+        "settings": {},
+        "limits": {},
+        "baseline_slot": "",
+    },
+]
+PARTS = {
+    "tumour": {
+        "bundle": "/b",
+        "keep_releases": 5,
+        "url": "",
+        "ready_timeout": 9,
+        "policy": {"load": {"mode": "warn"}},
+        "trust": {"allowed_signers": "anna ssh-ed25519 AAAA", "revoked_keys": "", "signers": ["anna"], "gates": {}},
+    },
+    "prices": {"ready_timeout": 60, "policy": {}},
+}
+
+
+def test_the_releases_of_a_host_are_what_is_asked_for_and_planned_there() -> None:
+    assert apply(host_releases, PLANS, "m1", "idle", PARTS) == [
+        {
+            "service": "tumour",
+            "slot": "green",
+            "release": "3-cccccccccccc",
+            "version": "3",
+            "digest": "c" * 64,
+            "env": "e1",
+            "src": "/b",
+            "keep": 5,
+            "ready_timeout": 9,
+            "gates": {"load": {"mode": "warn"}},
+            "allowed_signers": "anna ssh-ed25519 AAAA",
+            "signers": ["anna"],
+            "pinned": ["2-bbbbbbbbbbbb"],
+            "settings": {"WORKERS": "2"},
+            "limits": {},
+            "baseline": "blue",
+            "replaces": "2-bbbbbbbbbbbb",
+        },
+        # Known by its name alone, and it serves already: it replaces nothing.
+        {
+            "service": "prices",
+            "slot": "blue",
+            "release": "1-aaaaaaaaaaaa",
+            "version": "1",
+            "digest": "aaaaaaaaaaaa",
+            "ready_timeout": 60,
+            "gates": {},
+            "settings": {},
+            "limits": {},
+        },
+    ]
+
+
+def test_a_service_whose_step_is_not_about_the_host_is_left_out() -> None:
+    wheels = [{"item": {"env": "e2"}, "folder": "/w"}, {"item": {"env": "e3"}, "skipped": True}]
+    [release] = apply(host_releases, PLANS, "m2", "stage", PARTS, wheels)
+    assert (release["service"], release["env"], release["wheels"]) == ("tumour", "e2", "/w")
+    assert apply(host_releases, PLANS, "m1", "stage", PARTS, wheels) == []
+
+
+def test_servers_of_a_step_are_those_of_every_service() -> None:
+    assert apply(plan_servers, PLANS, "idle") == ["tumour_green/m1", "tumour_green/m2", "prices_blue/m1"]
+    assert apply(plan_servers, PLANS, "stage", "stop_slot") == ["tumour_blue/m2"]
+
+
+def test_what_is_picked_is_what_there_is_of_it_under_the_name_asked_for() -> None:
+    mappings = [{"a": 1, "b": 2, "c": 3}, {"a": None}]
+    assert apply(pick, mappings, "a", other="b") == [{"a": 1, "other": 2}, {"a": None}]
+
+
+def test_what_gates_found_is_sorted_by_service_beside_what_was_found_before() -> None:
+    before = {"tumour": {"placed": {"release": "3-cccccccccccc", "gates": []}}}
+    passed, failed = {"gate": "load", "verdict": "pass"}, {"gate": "load", "verdict": "fail"}
+    loaded = {
+        "several": [
+            {"service": "tumour", "slot": "green", "gates": [passed], "changed": False},
+            {"service": "prices", "slot": "blue", "gates": [failed], "failed": True, "msg": "no"},
+        ]
+    }
+    started = {"several": [{"service": "tumour", "after": {}}], "changed": True}
+    assert apply(gates_found, before, loaded=loaded, started=started, gated={"unreachable": True}) == {
+        "tumour": {**before["tumour"], "loaded": {"gates": [passed]}},
+        "prices": {"loaded": {"gates": [failed]}},
+    }
+    assert before == {"tumour": {"placed": {"release": "3-cccccccccccc", "gates": []}}}
