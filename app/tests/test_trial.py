@@ -34,13 +34,13 @@ class Calls:
 def try_(bundle: Path) -> Callable[..., Any]:
     """Try the bundle with other files in it, with the model itself and not a compiled form; the process that ended."""
 
-    def run(**files: bytes) -> subprocess.CompletedProcess[str]:
+    def run(digest: str = "", **files: bytes) -> subprocess.CompletedProcess[str]:
         names = {"model": "model.pkl", "lock": "requirements.lock"}
         contents = {path: (bundle / path).read_bytes() for path in (*names.values(), "contract.json", "golden.json")}
         contents.update({names[name]: data for name, data in files.items()})
         tried = bundle.with_name("tried")
         write(tried, contents, name="size", version="3", model_format="pickle", model_path="model.pkl")
-        environment = {**os.environ, "MODEL_BUNDLE": str(tried), "MODEL_SERVICE": "size"}
+        environment = {**os.environ, "MODEL_BUNDLE": str(tried), "MODEL_SERVICE": "size", "MODEL_DIGEST": digest}
         command = [sys.executable, "-m", "model_server.trial"]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
@@ -63,6 +63,13 @@ def test_what_the_model_prints_is_not_the_document(try_: Callable[..., Any], bun
     # exec gives None, which predicts nothing.
     assert json.loads(done.stdout)["load"] == "the model failed with AttributeError"
     assert "{}" in done.stderr
+
+
+def test_another_bundle_than_was_placed_is_not_loaded(try_: Callable[..., Any]) -> None:
+    # It would end the process, which would leave no document.
+    found = json.loads(try_(digest="0a1b2c3d4e5f", model=pickle.dumps(Calls(os._exit, 0))).stdout)
+    assert "manifest.json: expected sha256 0a1b2c3d4e5f, found " in found["load"]
+    assert "packages" not in found
 
 
 @pytest.mark.parametrize(

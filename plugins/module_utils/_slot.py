@@ -40,8 +40,11 @@ LIMITS = (
 )
 """What ``limits`` may hold, by the names of systemd.resource-control(5) and systemd.exec(5)."""
 
-OWN_SETTINGS = ("MODEL_BUNDLE", "MODEL_ENV", "MODEL_SERVICE")
-"""What a slot itself tells the model server: where its release and its environment are, and which service it is."""
+_DIGEST = "MODEL_DIGEST"
+
+OWN_SETTINGS = ("MODEL_BUNDLE", _DIGEST, "MODEL_ENV", "MODEL_SERVICE")
+"""What a slot itself tells the model server: where its release and its environment are, which bundle that release must
+be, by the digits of its name, and which service it is."""
 
 STOP_MARGIN = 15
 """Seconds that systemd gives the model server beyond its own graceful timeout before it kills it."""
@@ -122,7 +125,8 @@ def plan_start(
     # Given when a slot is put back on what it ran before, which may be an earlier environment of the same release.
     env = Path(given["MODEL_ENV"]).name if "MODEL_ENV" in given else env_of(layout.release(service, release))
     # Not by way of the slot or the release: a process that runs must never see another one's packages.
-    own = (str(layout.release(service, release) / "bundle"), str(layout.env(env or "")), service)
+    bundle = str(layout.release(service, release) / "bundle")
+    own = (bundle, digest_of(release), str(layout.env(env or "")), service)
     for name, value in zip(OWN_SETTINGS, own):
         if given.setdefault(name, value) != value:
             raise SlotError(f"settings.{name}: expected {value}, which the slot sets itself, found {given[name]}")
@@ -166,6 +170,20 @@ def read_record(layout: Layout, service: str, slot: str) -> Start | None:
     """What the slot was started with when it last became ready."""
     text = read_text(layout.record(service, slot))
     return Start(**json.loads(text)) if text else None
+
+
+def is_started(layout: Layout, service: str, slot: str, start: Start) -> bool:
+    """Whether the slot became ready with ``start``, and its unit would start with that again.
+
+    One that an earlier version of the collection started was told no digest. It is left alone: which bundle it has
+    loaded it says itself.
+    """
+    settings = {name: value for name, value in start.settings.items() if name != _DIGEST}
+    record = read_record(layout, service, slot)
+    return any(
+        record == each and is_written(layout, service, slot, each)
+        for each in (start, replace(start, settings=settings))
+    )
 
 
 def is_written(layout: Layout, service: str, slot: str, start: Start) -> bool:

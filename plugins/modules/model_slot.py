@@ -48,7 +48,7 @@ options:
   settings:
     description:
       - The model server's settings, as environment variables, such as C(BIND) and C(WORKERS).
-      - C(MODEL_BUNDLE), C(MODEL_ENV) and C(MODEL_SERVICE) are set by the slot itself.
+      - C(MODEL_BUNDLE), C(MODEL_DIGEST), C(MODEL_ENV) and C(MODEL_SERVICE) are set by the slot itself.
       - If they are not given, those that the slot has already.
       - With C(API_KEYS) so is C(GATE_KEY_SHA256), the sha256 of a random key of this host and service. The key is kept
         in C(/etc/modelfleet/SERVICE.key), which is root's alone, for M(modelfleet.onprem.model_probe). Where that file
@@ -198,12 +198,11 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._slot import (
     Start,
     check_placed,
     is_release,
-    is_written,
+    is_started,
     listening_address,
     parse_limits,
     parse_settings,
     plan_start,
-    read_record,
     read_text,
     render_limits,
     render_settings,
@@ -265,8 +264,7 @@ def runs_as(layout: Layout, service: str, slot: str, before: Mapping[str, Any] |
         and before["unit"] == "active"
         and before["ready"]
         and is_release(before["digest"], start.release)
-        and read_record(layout, service, slot) == start
-        and is_written(layout, service, slot, start)
+        and is_started(layout, service, slot, start)
     )
 
 

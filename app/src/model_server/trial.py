@@ -38,7 +38,8 @@ def main() -> NoReturn:
     document: dict[str, Any] = {"environment": None, "load": None}
     try:
         settings = settings_from(os.environ)
-        _try(settings.bundle, None if settings.scorer == "auto" else settings.scorer, document, begun)
+        form = None if settings.scorer == "auto" else settings.scorer
+        _try(settings.bundle, settings.digest, form, document, begun)
     except OtherEnvironmentError as error:
         document["environment"] = str(error)
     except (BundleError, ScoringError, MemoryError, ValueError) as error:
@@ -50,14 +51,14 @@ def main() -> NoReturn:
     os._exit(0)
 
 
-def _try(bundle: Path, form: str | None, document: dict[str, Any], begun: float) -> None:
+def _try(bundle: Path, digest: str, form: str | None, document: dict[str, Any], begun: float) -> None:
     """Write what is found into ``document``, as far as it goes. ``begun`` is when the process began."""
     from model_server.bundle.manifest import GOLDEN, read_verified, verify
     from model_server.scoring.decode import decode
     from model_server.scoring.encode import encode
     from model_server.scoring.load import OtherEnvironmentError, load, read_pins
 
-    manifest = verify(bundle)
+    manifest = verify(bundle, digest)
     found = f"{sys.version_info.major}.{sys.version_info.minor}"
     document["python"] = {"expected": manifest.python, "found": platform.python_version()}
     document["packages"] = {
@@ -73,7 +74,7 @@ def _try(bundle: Path, form: str | None, document: dict[str, Any], begun: float)
     ]
     if others:
         raise OtherEnvironmentError("; ".join(others))
-    scorer = load(bundle, form)
+    scorer = load(bundle, form, digest)
     scorer.start()
     document["seconds"] = round(time.perf_counter() - begun, 3)
     loaded = _memory("VmRSS")
