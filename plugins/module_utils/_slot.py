@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import read_manifest
 from ansible_collections.modelfleet.onprem.plugins.module_utils._files import make_folder, write_file
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import (
     SLOTS,
@@ -26,6 +25,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import (
     list_services,
     release_in,
 )
+from ansible_collections.modelfleet.onprem.plugins.module_utils._trust import check_manifest
 
 LIMITS = (
     "AllowedCPUs",
@@ -155,13 +155,11 @@ def read_gate_key(layout: Layout, service: str) -> str | None:
 
 
 def check_placed(layout: Layout, service: str, start: Start) -> None:
-    """SlotError unless the release and its environment are on the host."""
+    """SlotError unless the release and its environment are on the host, TrustError if it is another bundle."""
     place = layout.release(service, start.release)
     if not place.is_dir():
         raise SlotError(f"{place}: expected the release to be on this host, found none: run model_release first")
-    found = read_manifest(place / "bundle").release
-    if found != start.release:
-        raise SlotError(f"{place}: expected the bundle {start.release}, found {found}")
+    check_manifest(place, start.release)
     if not start.env or not is_complete(layout, start.env):
         raise SlotError(f"{place}: expected an environment that is on this host, found {start.env or 'none'}")
 

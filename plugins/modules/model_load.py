@@ -84,7 +84,8 @@ RETURN = r"""
 gates:
   description:
     - A verdict for each gate, up to the first one that blocks.
-    - That of the gate C(digest) alone, where the release did not load and its bytes are not those that were placed.
+    - That of the gate C(digest) alone, where the manifest is another one than the release's, or where the release did
+      not load and its bytes are not those that were placed.
   returned: always
   type: list
   elements: dict
@@ -217,7 +218,7 @@ def load(params: Mapping[str, Any], layout: Layout, check_mode: bool) -> dict[st
         trial, tried = stamp or (run_trial(layout, params, start, confined), None)
         is_new = stamp is None
         if not trial.passed:
-            check_bytes(place)
+            check_bytes(place, release)
         if is_new and trial.passed and not check_mode:
             write_stamp(layout.trial(service, release), mark, trial)
     took = time.monotonic() - began

@@ -307,7 +307,7 @@ def launch(layout: Layout, service: str, slot: str, start: Start, address: str, 
         message = f"{name}: {error}" + (f"; its last words: {said[:300]}" if said else "")
         lines = [line.text for line in log]
         try:
-            check_bytes(layout.release(service, start.release))
+            check_bytes(layout.release(service, start.release), start.release)
         except TrustError as changed:
             raise StartError(str(changed), lines, changed.verdicts) from error
         raise StartError(message, lines) from error
@@ -340,7 +340,10 @@ def ensure_started(params: Mapping[str, Any], layout: Layout, check_mode: bool) 
     start = wanted_start(params, layout)
     render_settings(start.settings), render_limits(start.limits, start.settings)
     if not check_mode or layout.release(service, start.release).exists():
-        check_placed(layout, service, start)
+        try:
+            check_placed(layout, service, start)
+        except TrustError as changed:
+            raise StartError(str(changed), [], changed.verdicts) from changed
     start = with_gate_key(layout, service, start, check_mode)
     address = listening_address(start.settings)
     before = read_slot(layout, service, slot)

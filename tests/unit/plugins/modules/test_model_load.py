@@ -140,6 +140,18 @@ def test_a_byte_that_was_changed_on_the_host_is_the_digests_to_tell(
     assert ADVICE["load"] not in result["msg"]
 
 
+@pytest.mark.parametrize("text", ["{}", None], ids=["another", "none"])
+def test_a_manifest_that_was_changed_on_the_host_is_the_digests_to_tell(
+    try_: Callable[..., Any], trials: Trials, layout: Layout, release: str, text: str | None
+) -> None:
+    path = layout.release("tumour", release) / "bundle/manifest.json"
+    path.write_text(text) if text else path.unlink()
+    result = try_()
+    assert verdicts(result) == {"digest": "fail"}
+    assert result["msg"].endswith(f": {ADVICE['digest']}")
+    assert trials.runs == []
+
+
 def test_another_package_ends_it_before_it_is_loaded(try_: Callable[..., Any], trials: Trials) -> None:
     trials.says({**DOCUMENT, "environment": "numpy: expected 2.4.6, found 2.0.0 installed"})
     result = try_()

@@ -148,6 +148,21 @@ def test_a_byte_that_was_changed_on_the_host_is_the_reason(
     assert result["log"][1] == "model.pkl cannot be loaded"
 
 
+def test_a_manifest_that_was_changed_on_the_host_keeps_it_from_starting(
+    slot: Callable[..., Any], systemd: Any, layout: Layout, release: str
+) -> None:
+    place = layout.release("tumour", release)
+    path = place / "bundle/manifest.json"
+    path.write_text(path.read_text() + " ")
+    result = slot()
+    (gate,) = result["gates"]
+    assert (gate["gate"], gate["where"], gate["verdict"]) == ("digest", str(place), "fail")
+    expected = f"{place}: manifest.json: expected sha256 {release.rpartition('-')[2]}, found "
+    assert result["msg"].startswith(expected)
+    assert result["msg"].endswith(f": {ADVICE['digest']}")
+    assert systemd.calls("start") == []
+
+
 def test_a_change_behind_our_back_is_mended(slot: Callable[..., Any], layout: Layout) -> None:
     slot()
     path = layout.settings("tumour", "blue")
