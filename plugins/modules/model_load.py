@@ -18,7 +18,9 @@ description:
     O(timeout) seconds. The process checks the digests of the very bytes that it loads, and the packages that are
     installed, loads the model and answers the golden rows. Nothing of it is left running.
   - V(environment) wants the packages to be those of the bundle's lock, the pickle to be of the scikit-learn that is
-    installed, and Python to be that of the bundle or a newer one.
+    installed, and Python to be that of the bundle or a newer one. With an older Python the model is loaded all the
+    same, and served where the gate only warns. The others the model server refuses itself, so the gate fails for them
+    in any mode.
   - V(load) wants the model to load and to answer, within the limits, and to fit into the host's memory beside what runs
     there. What the process took at most, and once more for each worker what answering added, must not be more than
     C(MemAvailable) of C(/proc/meminfo) and what O(slot) gives back when the release replaces what runs in it.
@@ -137,6 +139,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._slot import (
 from ansible_collections.modelfleet.onprem.plugins.module_utils._systemd import SystemdError
 from ansible_collections.modelfleet.onprem.plugins.module_utils._trial import (
     Trial,
+    bind,
     confinement,
     fingerprint,
     judge_environment,
@@ -231,7 +234,7 @@ def load(params: Mapping[str, Any], layout: Layout, check_mode: bool) -> dict[st
         finding = judge_load(trial, memory_max(confined), params["timeout"], workers, available, tried)
         return replace(finding, seconds=took)
 
-    found = put_gates(policies, dict.fromkeys(GATES, str(place)), check)
+    found = put_gates(bind(policies, trial), dict.fromkeys(GATES, str(place)), check)
     return {"gates": found.verdicts, "tried": is_new, "problem": found.problem}
 
 
