@@ -60,8 +60,7 @@ def check_bundle(
     try:
         manifest = read(bundle)
     except BundleError as error:
-        verdict = _verdict("digest", where, "enforce", False, expected, str(error), started)
-        raise TrustError(f"{error}: {ADVICE['digest']}", [verdict]) from error
+        raise distrust(str(error), expected, str(error), started, where) from error
     found = manifest.digest
     is_known = digest is None or (bool(digest) and found.startswith(digest))
     verdicts = [_verdict("digest", where, "enforce", is_known, expected, f"sha256 {found}", started)]
@@ -76,6 +75,15 @@ def check_bundle(
         advice = signed["details"].get("advice")
         raise TrustError(message + (f": {advice}" if advice else ""), verdicts)
     return manifest, verdicts
+
+
+def distrust(message: str, expected: str, found: str, started: float, where: str = CONTROLLER) -> TrustError:
+    """Why the gate digest refuses bytes that are not even a bundle, or none that anybody knows.
+
+    ``message`` says it without what to do about it, and ``started`` is when the gate was put, by ``time.monotonic``.
+    """
+    verdict = _verdict("digest", where, "enforce", False, expected, found, started)
+    return TrustError(f"{message}: {ADVICE['digest']}", [verdict])
 
 
 def check_manifest(place: Path, release: str) -> None:
