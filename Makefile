@@ -47,7 +47,7 @@ collection: setup ## Build the collection's tarball into dist/
 	@.venv/bin/ansible-galaxy collection build --force --output-path dist
 
 lock: ## Pin the packages of requirements.in, and of the benchmark's peers, anew
-	@.venv/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-emit-index-url \
+	@.venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-emit-index-url \
 		requirements.in --output-file requirements.txt
 	@for peer in $(patsubst %/requirements.in,%,$(wildcard benchmarks/serving/peers/*/requirements.in)); do \
 		{ cat "$$peer/requirements.in"; grep '^scikit-learn==' requirements.txt; } | \

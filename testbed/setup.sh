@@ -6,14 +6,14 @@ cd "$(dirname "$0")/.."
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
-suits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
+suits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; }
 
 python=
-for candidate in python3 python3.13 python3.12 python3.11; do
+for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
     if command -v "$candidate" >/dev/null && suits "$candidate"; then python=$candidate; break; fi
 done
 if [ -z "$python" ]; then
-    echo "setup: expected Python 3.11 to 3.13 on the path, found $(python3 --version 2>&1 || true)" >&2
+    echo "setup: expected Python 3.11 to 3.14 on the path, found $(python3 --version 2>&1 || true)" >&2
     exit 1
 fi
 

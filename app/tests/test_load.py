@@ -21,7 +21,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from model_server.bundle.build import write
-from model_server.bundle.manifest import BundleError, pack
+from model_server.bundle.manifest import BundleError, pack, read_manifest
 from model_server.scoring.estimators import one_job
 from model_server.scoring.formats import FORMATS, Format
 from model_server.scoring.load import load
@@ -56,6 +56,21 @@ def test_nothing_is_unpickled_before_its_digest_is_checked(bundle: Path) -> None
     (bundle / "model.pkl").write_bytes(pickle.dumps(Calls(time.sleep, 3600)))
     with pytest.raises(BundleError, match=r"model\.pkl: expected \d+ bytes, found \d+"):
         load(bundle, "native")
+
+
+@pytest.mark.parametrize("digits", [12, 64], ids=["as in a release's name", "all"])
+def test_nothing_is_unpickled_of_another_bundle_that_is_right_in_itself(bundle: Path, digits: int) -> None:
+    digest = read_manifest(bundle).digest[:digits]
+    assert load(bundle, digest=digest).manifest.digest.startswith(digest)
+    resealed = rebuilt(bundle, model=pickle.dumps(Calls(time.sleep, 3600)))
+    with pytest.raises(BundleError, match=rf"rebuilt: manifest\.json: expected sha256 {digest}, found [0-9a-f]{{64}}$"):
+        load(resealed, digest=digest)
+
+
+def test_of_another_manifest_nothing_is_read(bundle: Path) -> None:
+    (bundle / "manifest.json").write_text("{no JSON")
+    with pytest.raises(BundleError, match=r"manifest\.json: expected sha256 0a1b2c3d4e5f, found "):
+        load(bundle, digest="0a1b2c3d4e5f")
 
 
 def test_the_bytes_that_were_checked_are_the_bytes_that_are_loaded(bundle: Path) -> None:

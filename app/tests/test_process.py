@@ -396,3 +396,14 @@ def test_what_cannot_be_served_is_one_line_and_status_1(
     server = start(slow_bundle, ready=False, **environment)
     assert server.process.wait(20) == 1
     assert server.log.read_text() == f"{message}\n"
+
+
+def test_another_bundle_than_the_one_that_is_asked_for_is_not_served(
+    start: Callable[..., Any], slow_bundle: Path
+) -> None:
+    digest = hashlib.sha256((slow_bundle / "manifest.json").read_bytes()).hexdigest()
+    server = start(slow_bundle, ready=False, MODEL_DIGEST="0a1b2c3d4e5f")
+    assert server.process.wait(20) == 1
+    message = f"{slow_bundle}: manifest.json: expected sha256 0a1b2c3d4e5f, found {digest}"
+    assert server.log.read_text() == f"model-server: {message}\n"
+    assert start(slow_bundle, MODEL_DIGEST=digest[:12]).ready() == 200

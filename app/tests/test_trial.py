@@ -30,17 +30,26 @@ class Calls:
         return self.call
 
 
+def told(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The document that a trial ended with."""
+    document: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return document
+
+
 @pytest.fixture
 def try_(bundle: Path) -> Callable[..., Any]:
     """Try the bundle with other files in it, with the model itself and not a compiled form; the process that ended."""
 
-    def run(**files: bytes) -> subprocess.CompletedProcess[str]:
+    def run(digest: str = "", python: str | None = None, **files: bytes) -> subprocess.CompletedProcess[str]:
         names = {"model": "model.pkl", "lock": "requirements.lock"}
         contents = {path: (bundle / path).read_bytes() for path in (*names.values(), "contract.json", "golden.json")}
         contents.update({names[name]: data for name, data in files.items()})
         tried = bundle.with_name("tried")
         write(tried, contents, name="size", version="3", model_format="pickle", model_path="model.pkl")
-        environment = {**os.environ, "MODEL_BUNDLE": str(tried), "MODEL_SERVICE": "size"}
+        if python:
+            manifest = json.loads((tried / "manifest.json").read_text())
+            (tried / "manifest.json").write_text(json.dumps({**manifest, "python": python}))
+        environment = {**os.environ, "MODEL_BUNDLE": str(tried), "MODEL_SERVICE": "size", "MODEL_DIGEST": digest}
         command = [sys.executable, "-m", "model_server.trial"]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
@@ -48,7 +57,7 @@ def try_(bundle: Path) -> Callable[..., Any]:
 
 
 def test_a_good_bundle_says_what_it_took(try_: Callable[..., Any]) -> None:
-    found = json.loads(try_().stdout)
+    found = told(try_())
     assert (found["environment"], found["load"]) == (None, None)
     assert found["rows"] > 0
     assert found["seconds"] > 0
@@ -61,8 +70,15 @@ def test_what_the_model_prints_is_not_the_document(try_: Callable[..., Any], bun
     program = f"import pickle\nprint('{{}}')\nmodel = pickle.loads({(bundle / 'model.pkl').read_bytes()!r})"
     done = try_(model=pickle.dumps(Calls(exec, program)))
     # exec gives None, which predicts nothing.
-    assert json.loads(done.stdout)["load"] == "the model failed with AttributeError"
+    assert told(done)["load"] == "the model failed with AttributeError"
     assert "{}" in done.stderr
+
+
+def test_another_bundle_than_was_placed_is_not_loaded(try_: Callable[..., Any]) -> None:
+    # It would end the process, which would leave no document.
+    found = told(try_(digest="0a1b2c3d4e5f", model=pickle.dumps(Calls(os._exit, 0))))
+    assert "manifest.json: expected sha256 0a1b2c3d4e5f, found " in found["load"]
+    assert "packages" not in found
 
 
 @pytest.mark.parametrize(
@@ -75,7 +91,7 @@ def test_what_the_model_prints_is_not_the_document(try_: Callable[..., Any], bun
 def test_another_environment_is_told_before_anything_is_loaded(
     try_: Callable[..., Any], lock: bytes, words: str
 ) -> None:
-    found = json.loads(try_(lock=lock).stdout)
+    found = told(try_(lock=lock))
     assert found["environment"].startswith(words)
     assert "seconds" not in found
 
@@ -83,7 +99,7 @@ def test_another_environment_is_told_before_anything_is_loaded(
 def test_a_pickle_of_another_scikit_learn_is_of_another_environment(try_: Callable[..., Any], bundle: Path) -> None:
     model = pickle.loads((bundle / "model.pkl").read_bytes())
     with mock.patch("sklearn.base.__version__", "1.0.2"):
-        found = json.loads(try_(model=pickle.dumps(model)).stdout)
+        found = told(try_(model=pickle.dumps(model)))
     assert "expected scikit-learn 1.0.2, which it was pickled with" in found["environment"]
 
 
@@ -96,9 +112,26 @@ def test_a_pickle_of_another_scikit_learn_is_of_another_environment(try_: Callab
     ],
 )
 def test_what_a_pickle_raises_is_told(try_: Callable[..., Any], call: Calls, words: str) -> None:
-    assert words in json.loads(try_(model=pickle.dumps(call)).stdout)["load"]
+    assert words in told(try_(model=pickle.dumps(call)))["load"]
 
 
-def test_one_that_ends_the_process_leaves_no_document(try_: Callable[..., Any]) -> None:
+def test_one_that_ends_the_process_leaves_what_was_known_before(try_: Callable[..., Any]) -> None:
     done = try_(model=pickle.dumps(Calls(os._exit, 0)))
-    assert (done.returncode, done.stdout) == (0, "")
+    assert done.returncode == 0
+    assert set(told(done)) == {"environment", "load", "python", "packages"}
+
+
+def test_with_an_older_python_it_is_tried_all_the_same(try_: Callable[..., Any]) -> None:
+    done = try_(python="3.99")
+    before, found = map(json.loads, done.stdout.splitlines())
+    words = f"Python: expected 3.99 or newer, found 3.{sys.version_info.minor}"
+    assert (before["environment"], found["environment"], found["load"]) == (words, words, None)
+    assert found["rows"] > 0
+    assert "seconds" not in before
+
+
+def test_with_an_older_python_other_packages_are_told_too(try_: Callable[..., Any]) -> None:
+    found = told(try_(python="3.99", lock=b"numpy==1.0\n"))
+    assert found["environment"].startswith("Python: expected 3.99 or newer, found ")
+    assert "; numpy: expected 1.0, found " in found["environment"]
+    assert (found["load"], "seconds" in found) == (None, False)

@@ -232,6 +232,10 @@ def test_settings_have_defaults() -> None:
             {"MODEL_BUNDLE": "/b", "MODEL_SERVICE": "s", "CAPTURE_SHARE": "0.1"},
             "CAPTURE_DIR: expected a folder, for CAPTURE_SHARE is set, found none",
         ),
+        (
+            {"MODEL_BUNDLE": "/b", "MODEL_SERVICE": "s", "MODEL_DIGEST": "3-0a1b"},
+            "MODEL_DIGEST: expected a sha256 in hexadecimal, or its first digits, found '3-0a1b'",
+        ),
     ],
 )
 def test_wrong_settings_are_refused(environment: dict[str, str], message: str) -> None:

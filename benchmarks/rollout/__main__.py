@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -193,36 +194,44 @@ def _gates(figures: Figures) -> None:
     """
     least = dict.fromkeys(("contract", "environment", "load", "golden", "latency"), "off")
     replay = {"mode": "enforce", "rows": REPLAYED, "min_rows": REPLAYED, "max_flip_rate": 0.5, "inconclusive": "fail"}
-    services: dict[str, dict[str, Any]] = {
-        "least": {"gates": least},
-        "all": {"gates": {"replay": replay}, "allowed_signers": _sign("1", "2")},
-    }
-    _deploy_with({}, "1")
-    taken: dict[str, list[float]] = {policy: [] for policy in services}
-    for turn in range(2 * ROUNDS):
-        # Each policy meets both releases, and both orders.
-        policy = list(services)[(turn + turn // 2) % 2]
-        playbook(INVENTORY, "retire", service="tumour")
-        _forget_trials()
-        _fill_captures()
-        taken[policy].append(_deploy_with(services[policy], "21"[turn % 2]))
-    for version in ("1", "2"):
-        # Others sign these bundles with keys of their own.
-        (BUNDLES / f"tumour-{version}" / SIGNATURE).unlink()
+    with _signed("1", "2") as allowed_signers:
+        services: dict[str, dict[str, Any]] = {
+            "least": {"gates": least},
+            "all": {"gates": {"replay": replay}, "allowed_signers": allowed_signers},
+        }
+        _deploy_with({}, "1")
+        taken: dict[str, list[float]] = {policy: [] for policy in services}
+        for turn in range(2 * ROUNDS):
+            # Each policy meets both releases, and both orders.
+            policy = list(services)[(turn + turn // 2) % 2]
+            playbook(INVENTORY, "retire", service="tumour")
+            _forget_trials()
+            _fill_captures()
+            taken[policy].append(_deploy_with(services[policy], "21"[turn % 2]))
     medians = {policy: statistics.median(seconds) for policy, seconds in taken.items()}
     figures.note(seconds={policy: [round(it, 2) for it in seconds] for policy, seconds in taken.items()})
     figures.add("gates_seconds_added", round(medians["all"] - medians["least"], 2), "<= 6")
 
 
-def _sign(*versions: str) -> str:
-    """Sign bundles with a key of the benchmark's own; its line of allowed signers. Their digests stay as they are."""
-    with tempfile.TemporaryDirectory() as folder:
-        key = Path(folder, "bench")
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bench", "-f", key], check=True)
-        for version in versions:
-            bundle = BUNDLES / f"tumour-{version}"
-            (bundle / SIGNATURE).write_bytes(sign(read_seal(bundle).manifest, key))
-        return f"bench {key.with_suffix('.pub').read_text()}"
+@contextmanager
+def _signed(*versions: str) -> Iterator[str]:
+    """Bundles signed with a key of the benchmark's own for a while; its line of allowed signers.
+
+    Their digests stay as they are, and no signature is left, however it ends: others sign these bundles with keys of
+    their own.
+    """
+    bundles = [BUNDLES / f"tumour-{version}" for version in versions]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            key = Path(folder, "bench")
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bench", "-f", key], check=True)
+            for bundle in bundles:
+                (bundle / SIGNATURE).write_bytes(sign(read_seal(bundle).manifest, key))
+            allowed_signers = f"bench {key.with_suffix('.pub').read_text()}"
+        yield allowed_signers
+    finally:
+        for bundle in bundles:
+            (bundle / SIGNATURE).unlink(missing_ok=True)
 
 
 def _deploy_with(keys: dict[str, Any], version: str) -> float:

@@ -35,7 +35,7 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.controller impor
 )
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.interrupted import find_died_of_all, refused_rollout
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.policy import override
-from ansible_collections.modelfleet.onprem.plugins.plugin_utils.registry import fetch_bundle
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.registry import UntrueError, fetch_bundle
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import (
     Service,
     ServiceError,
@@ -202,7 +202,10 @@ def _verify(bundle: Path) -> Manifest:
 
 def _bundle(service: Service, source: Mapping[str, str], arguments: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """What a request says of a service's bundle; of one that is not trusted, why it is ``refused``."""
-    found = _found(service, {**source, "registry": arguments["registry"]}, folder)
+    try:
+        found = _found(service, {**source, "registry": arguments["registry"]}, folder)
+    except UntrueError as error:
+        return {"bundle": error.address, "verdicts": error.verdicts, "refused": f"bundle: {error}"}
     bundle = found["bundle"]
     trust = _trust(service, folder)
     try:

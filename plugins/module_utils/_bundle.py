@@ -145,9 +145,12 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     return manifest
 
 
-def read_manifest(bundle: Path) -> Manifest:
-    """The manifest of ``bundle``, without looking at the other files."""
-    return parse_manifest(_manifest_bytes(bundle), str(bundle))
+def read_manifest(bundle: Path, digest: str = "") -> Manifest:
+    """The manifest of ``bundle``, without looking at the other files.
+
+    With ``digest``, its sha256 or the first digits of that, another manifest is refused before anything in it is read.
+    """
+    return parse_manifest(_known_manifest(bundle, str(bundle), digest), str(bundle))
 
 
 def read_seal(bundle: Path) -> Seal:
@@ -155,9 +158,12 @@ def read_seal(bundle: Path) -> Seal:
     return Seal(_manifest_bytes(bundle), _bytes_of(bundle, SIGNATURE, _LARGEST_SIGNATURE))
 
 
-def verify(bundle: Path) -> Manifest:
-    """Check that ``bundle`` has exactly the files of its manifest, each with its size and digest."""
-    return _verify(bundle, str(bundle))
+def verify(bundle: Path, digest: str = "") -> Manifest:
+    """Check that ``bundle`` has exactly the files of its manifest, each with its size and digest.
+
+    With ``digest``, the sha256 of its manifest or the first digits of that, any other manifest is refused.
+    """
+    return _verify(bundle, str(bundle), digest)
 
 
 def pack(bundle: Path, tar: Path, signature: bytes | None = None) -> Manifest:
@@ -223,8 +229,8 @@ def read_verified(bundle: Path, path: str, manifest: Manifest | None = None) -> 
     raise BundleError(f"{bundle}: {path} is missing")
 
 
-def _verify(bundle: Path, where: str) -> Manifest:
-    manifest = parse_manifest(_manifest_bytes(bundle), where)
+def _verify(bundle: Path, where: str, digest: str = "") -> Manifest:
+    manifest = parse_manifest(_known_manifest(bundle, where, digest), where)
     _check(bundle, where, manifest, None)
     return manifest
 
@@ -264,6 +270,15 @@ def _check_size(entry: FileEntry, found: int, where: str) -> None:
 def _check_digest(entry: FileEntry, found: str, where: str) -> None:
     if found != entry.sha256:
         raise BundleError(f"{where}: {entry.path}: expected sha256 {entry.sha256}, found {found}")
+
+
+def _known_manifest(bundle: Path, where: str, digest: str) -> bytes:
+    """The bytes of the manifest, whose sha256 begins with ``digest``."""
+    data = _manifest_bytes(bundle)
+    found = hashlib.sha256(data).hexdigest()
+    if not found.startswith(digest):
+        raise BundleError(f"{where}: {MANIFEST}: expected sha256 {digest}, found {found}")
+    return data
 
 
 def _manifest_bytes(bundle: Path) -> bytes:

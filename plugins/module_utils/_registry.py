@@ -29,7 +29,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -53,6 +53,15 @@ class RegistryError(ValueError):
 
 class TooLargeError(RegistryError):
     """A file has more bytes than it may have."""
+
+
+class ChangedError(RegistryError):
+    """A bundle's tar at ``address`` is not what the index says of it; ``expected`` and ``found`` in words."""
+
+    def __init__(self, address: str, expected: str, found: str) -> None:
+        super().__init__(f"{address}: expected {expected}, found {found}")
+        self.expected = expected
+        self.found = found
 
 
 @dataclass(frozen=True)
@@ -345,7 +354,12 @@ def entry_of(version: str, digest: str, tar: Path) -> Entry:
 
 
 def fetch_version(registry: Registry, name: str, entry: Entry, into: Path) -> None:
-    """Put the tar of ``entry`` at ``into``, unless it is there; whole and with its sha256, or not at all."""
+    """Put the tar of ``entry`` at ``into``, unless it is there; whole and with its sha256, or not at all.
+
+    ChangedError if the registry has other bytes than its index says.
+    """
+    path = f"{name}/{entry.version}.tar"
+    expected = f"{entry.size} bytes of sha256 {entry.sha256}, as the index says"
     try:
         if into.is_file():
             with open(into, "rb") as stream:
@@ -355,17 +369,15 @@ def fetch_version(registry: Registry, name: str, entry: Entry, into: Path) -> No
         with tempfile.NamedTemporaryFile(prefix=f".{into.name}.", dir=into.parent, delete=False) as output:
             partial = Path(output.name)
             try:
-                path = f"{name}/{entry.version}.tar"
-                found = replace(entry, sha256=registry.fetch(path, output, entry.size), size=output.tell())
-                if found != entry:
-                    raise RegistryError(
-                        f"{registry.address(path)}: expected {entry.size} bytes of sha256 {entry.sha256}, as the index "
-                        f"says, found {found.size} of {found.sha256}"
-                    )
+                sha256 = registry.fetch(path, output, entry.size)
+                if (sha256, output.tell()) != (entry.sha256, entry.size):
+                    raise ChangedError(registry.address(path), expected, f"{output.tell()} of {sha256}")
                 output.flush()
                 os.replace(partial, into)
             finally:
                 partial.unlink(missing_ok=True)
+    except TooLargeError:
+        raise ChangedError(registry.address(path), expected, "more") from None
     except OSError as error:
         raise RegistryError(f"{error.filename or into}: {error.strerror or error}") from None
 

@@ -55,14 +55,16 @@ class Flips:
         return wilson(self.count, self.rows)
 
     def judge(self, most: float, min_rows: int) -> bool | None:
-        """Whether the rate is at most ``most``, by its upper bound; None if there are too few rows to say that it is.
+        """Whether the rate is at most ``most``, by its upper bound; None if there are too few rows to say so.
 
-        Too few are fewer than ``min_rows``, or than it takes for the bound of no flip at all to be low enough. Few rows
-        can condemn a release, if even the lower bound is too high, but they never acquit it.
+        Fewer than ``min_rows`` say nothing. Fewer than it takes for the bound of no flip at all to be low enough
+        (``rows_needed``) condemn a release if even the lower bound is too high, and never acquit it.
         """
         lower, upper = self.bounds
-        if self.rows < min_rows or wilson(0, self.rows)[1] > most:
-            return False if self.rows and lower > most else None
+        if self.rows < min_rows:
+            return None
+        if wilson(0, self.rows)[1] > most:
+            return False if lower > most else None
         return upper <= most
 
     def __str__(self) -> str:
@@ -82,6 +84,15 @@ def wilson(count: int, total: int, z: float = Z_95) -> tuple[float, float]:
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     spread = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     return (0.0 if count == 0 else max(0.0, middle - spread)), (1.0 if count == total else min(1.0, middle + spread))
+
+
+def rows_needed(limits: Thresholds) -> int | None:
+    """How many rows it takes at least to tell that ``limits`` hold; None if no number of them is enough.
+
+    The upper bound of none of n is z² / (n + z²).
+    """
+    most = limits.max_flip_rate
+    return max(limits.min_rows, math.ceil(Z_95 * Z_95 * (1 - most) / most)) if most else None
 
 
 def flips(old: Answered, new: Answered, labels: bool) -> list[bool]:
@@ -175,12 +186,14 @@ class Part:
     def judge(self, limits: Thresholds) -> bool | None:
         """Whether all of ``limits`` hold; None if there are too few rows to say so.
 
-        The p99 of fewer rows than ``min_rows`` is their largest change, or near it, so it is not looked at there.
+        Of fewer than ``min_rows`` scores say nothing either: one of a few rows may always be far from what it was.
         """
+        if self.flips.rows < limits.min_rows:
+            return None
         judged = [
             self.flips.judge(limits.max_flip_rate, limits.min_rows),
             _within(self.max_change, limits.max_change),
-            _within(self.p99_change, limits.max_p99_change) or (None if self.flips.rows < limits.min_rows else False),
+            _within(self.p99_change, limits.max_p99_change),
         ]
         return False if False in judged else None if None in judged else True
 
@@ -193,7 +206,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a replay found. ``passed`` is None if there are too few rows to tell."""
+    """What a replay found. ``passed`` is None if there are too few rows to tell, of all or of a segment."""
 
     passed: bool | None
     expected: str
@@ -209,15 +222,20 @@ def compare(
     segment: str | None = None,
     segment_values: Sequence[Any] = (),
 ) -> Comparison:
-    """Judge the new release's answers by the old one's. ``segment_values`` are a column's values, by row."""
+    """Judge the new release's answers by the old one's. ``segment_values`` are a column's values, by row.
+
+    The whole and each segment must be within the thresholds. One that is not fails the release; else one that is too
+    small to tell leaves it open.
+    """
     limits = thresholds
     flipped, moved = flips(old, new, labels), changes(old, new, labels)
     whole = Part.of(range(len(flipped)), flipped, moved)
     refused = sum(value is None for value in new.predictions)
     parts = {name: Part.of(rows, flipped, moved) for name, rows in segments(segment_values).items()}
     judged = {name: part.judge(limits) for name, part in parts.items()}
-    # A segment too small to tell says nothing about the whole, which has been judged.
+    of_whole = whole.judge(limits)
     bad = [name for name in parts if judged[name] is False]
+    small = [name for name in parts if judged[name] is None]
     what = "labels flip in" if labels else "rows are refused, of"
     expected = [f"{what} at most {limits.max_flip_rate:.2%} of at least {limits.min_rows} rows"]
     expected += [f"score changes of at most {limits.max_change:g}"] if limits.max_change is not None else []
@@ -226,11 +244,16 @@ def compare(
     found += [f"{refused} of these refused"] if refused and labels else []
     found += whole.moves
     found += [", ".join([f"where {segment} is {name}: {parts[name].flips}", *parts[name].moves]) for name in bad[:5]]
-    small = sum(verdict is None for verdict in judged.values())
-    found += [f"{small} of {len(parts)} segments of {segment} too small to tell"] if small else []
-    passed = False if bad else whole.judge(limits)
-    if whole.flips.judge(limits.max_flip_rate, limits.min_rows) is None:
-        found.append("too few rows to tell")
+    needed = rows_needed(limits)
+    enough = f"{needed} needed" if needed else "and no number of them is enough"
+    if of_whole is None:
+        # Then so are those of every segment.
+        found.append(f"too few rows to tell, {enough}")
+    elif small:
+        told = ", ".join(f"{name} ({parts[name].flips.rows})" for name in small[:5])
+        more = f" and {len(small) - 5} more" if len(small) > 5 else ""
+        found.append(f"too few rows to tell where {segment} is {told}{more}, {enough}")
+    passed = False if bad or of_whole is False else None if small else of_whole
     details = {
         "rows": whole.flips.rows,
         "flips": whole.flips.count,

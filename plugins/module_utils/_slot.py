@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import read_manifest
 from ansible_collections.modelfleet.onprem.plugins.module_utils._files import make_folder, write_file
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import (
     SLOTS,
@@ -26,6 +25,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import (
     list_services,
     release_in,
 )
+from ansible_collections.modelfleet.onprem.plugins.module_utils._trust import check_manifest
 
 LIMITS = (
     "AllowedCPUs",
@@ -40,8 +40,11 @@ LIMITS = (
 )
 """What ``limits`` may hold, by the names of systemd.resource-control(5) and systemd.exec(5)."""
 
-OWN_SETTINGS = ("MODEL_BUNDLE", "MODEL_ENV", "MODEL_SERVICE")
-"""What a slot itself tells the model server: where its release and its environment are, and which service it is."""
+_DIGEST = "MODEL_DIGEST"
+
+OWN_SETTINGS = ("MODEL_BUNDLE", _DIGEST, "MODEL_ENV", "MODEL_SERVICE")
+"""What a slot itself tells the model server: where its release and its environment are, which bundle that release must
+be, by the digits of its name, and which service it is."""
 
 STOP_MARGIN = 15
 """Seconds that systemd gives the model server beyond its own graceful timeout before it kills it."""
@@ -122,7 +125,8 @@ def plan_start(
     # Given when a slot is put back on what it ran before, which may be an earlier environment of the same release.
     env = Path(given["MODEL_ENV"]).name if "MODEL_ENV" in given else env_of(layout.release(service, release))
     # Not by way of the slot or the release: a process that runs must never see another one's packages.
-    own = (str(layout.release(service, release) / "bundle"), str(layout.env(env or "")), service)
+    bundle = str(layout.release(service, release) / "bundle")
+    own = (bundle, digest_of(release), str(layout.env(env or "")), service)
     for name, value in zip(OWN_SETTINGS, own):
         if given.setdefault(name, value) != value:
             raise SlotError(f"settings.{name}: expected {value}, which the slot sets itself, found {given[name]}")
@@ -151,13 +155,11 @@ def read_gate_key(layout: Layout, service: str) -> str | None:
 
 
 def check_placed(layout: Layout, service: str, start: Start) -> None:
-    """SlotError unless the release and its environment are on the host."""
+    """SlotError unless the release and its environment are on the host, TrustError if it is another bundle."""
     place = layout.release(service, start.release)
     if not place.is_dir():
         raise SlotError(f"{place}: expected the release to be on this host, found none: run model_release first")
-    found = read_manifest(place / "bundle").release
-    if found != start.release:
-        raise SlotError(f"{place}: expected the bundle {start.release}, found {found}")
+    check_manifest(place, start.release)
     if not start.env or not is_complete(layout, start.env):
         raise SlotError(f"{place}: expected an environment that is on this host, found {start.env or 'none'}")
 
@@ -166,6 +168,20 @@ def read_record(layout: Layout, service: str, slot: str) -> Start | None:
     """What the slot was started with when it last became ready."""
     text = read_text(layout.record(service, slot))
     return Start(**json.loads(text)) if text else None
+
+
+def is_started(layout: Layout, service: str, slot: str, start: Start) -> bool:
+    """Whether the slot became ready with ``start``, and its unit would start with that again.
+
+    One that an earlier version of the collection started was told no digest. It is left alone: which bundle it has
+    loaded it says itself.
+    """
+    settings = {name: value for name, value in start.settings.items() if name != _DIGEST}
+    record = read_record(layout, service, slot)
+    return any(
+        record == each and is_written(layout, service, slot, each)
+        for each in (start, replace(start, settings=settings))
+    )
 
 
 def is_written(layout: Layout, service: str, slot: str, start: Start) -> bool:

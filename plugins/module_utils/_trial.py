@@ -14,7 +14,7 @@ from typing import Any
 from ansible_collections.modelfleet.onprem.plugins.module_utils._files import format_size
 from ansible_collections.modelfleet.onprem.plugins.module_utils._slot import Start
 from ansible_collections.modelfleet.onprem.plugins.module_utils._systemd import Ended, UnitState, describe_end
-from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import Finding
+from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import Finding, Policy
 
 # What makes the unit a service. Everything else in it confines the process, and so it does in a trial,
 # which has no network whose addresses could be filtered.
@@ -71,20 +71,38 @@ class Trial:
 
     @property
     def passed(self) -> bool:
-        return self.ended is None and not self.document.get("environment") and not self.document.get("load")
+        """Whether the model loaded and answered, in an environment that may be another than the bundle's."""
+        return self.ended is None and not self.document.get("load") and not self.refused
+
+    @property
+    def refused(self) -> bool:
+        """Whether the model server itself does not serve in this environment, so that nothing was loaded."""
+        document = self.document
+        unloaded = self.ended is None and not document.get("load") and "seconds" not in document
+        return unloaded and bool(document.get("environment"))
 
 
 def read_trial(ended: Ended, limit: str, seconds: float) -> Trial:
     """The trial of a process that may take memory up to ``limit`` and has ``seconds``."""
+    document = _last_document(ended.output)
     if ended.failed is not None:
-        return Trial({}, _describe(ended.failed, ended.said, limit, seconds))
-    try:
-        document = json.loads(ended.output)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        return Trial({}, f"that its process ended before it had answered{_last_words(ended.said)}")
+        return Trial(document, _describe(ended.failed, ended.said, limit, seconds))
+    # What it took at most is said at its end alone.
+    if "peak" not in document:
+        return Trial(document, f"that its process ended before it had answered{_last_words(ended.said)}")
     return Trial(document)
+
+
+def _last_document(output: str) -> dict[str, Any]:
+    """The last line of ``output`` that is a JSON object; empty if none is."""
+    for line in reversed(output.splitlines()):
+        try:
+            document = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(document, dict):
+            return document
+    return {}
 
 
 def _describe(state: UnitState, said: str, limit: str, seconds: float) -> str:
@@ -99,6 +117,17 @@ def _describe(state: UnitState, said: str, limit: str, seconds: float) -> str:
 def _last_words(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return f": {lines[-1][:300]}" if lines else ""
+
+
+def bind(policies: Mapping[str, Policy], trial: Trial) -> dict[str, Policy]:
+    """``policies``, with the gate environment enforced where the model server itself refuses what is installed.
+
+    No mode of the gate has a model served there, so it says so, and not the start of the slot.
+    """
+    if not trial.refused:
+        return dict(policies)
+    others = {gate: policy for gate, policy in policies.items() if gate != "environment"}
+    return {"environment": {"mode": "enforce"}, **others}
 
 
 def judge_environment(trial: Trial, bundle: str) -> Finding:
@@ -117,7 +146,8 @@ def judge_environment(trial: Trial, bundle: str) -> Finding:
     details = {"python": python["found"], "packages": {name: pin["found"] for name, pin in packages.items()}}
     problem = trial.document.get("environment")
     if problem:
-        return Finding(False, expected, str(problem), details)
+        refused = ", which the model server refuses whatever the gate's mode is" if trial.refused else ""
+        return Finding(False, expected, f"{problem}{refused}", details)
     newer = "" if python["found"].split(".")[:2] == python["expected"].split(".")[:2] else ", which is newer"
     return Finding(True, expected, f"Python {python['found']}{newer}, and the same packages", details)
 
@@ -146,7 +176,7 @@ def judge_load(trial: Trial, limit: str, seconds: float, workers: int, memory: M
     """
     document = trial.document
     expected = f"a model that loads and answers within {seconds:g} s and {limit}, and fits into the host's memory"
-    problem = trial.ended or document.get("load") or document.get("environment")
+    problem = trial.ended or document.get("load") or (document["environment"] if trial.refused else None)
     if problem:
         return Finding(False, expected, str(problem))
     # Workers share the master's memory until they write to it; what a worker adds is what answering took.

@@ -13,9 +13,11 @@ from typing import Any
 from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import (
     BundleError,
     Manifest,
+    read_manifest,
     read_seal,
     verify,
 )
+from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import digest_of
 from ansible_collections.modelfleet.onprem.plugins.module_utils._signature import (
     SignatureError,
     Trust,
@@ -49,21 +51,21 @@ def check_bundle(
 ) -> tuple[Manifest, list[Verdict]]:
     """The manifest of ``bundle`` and the verdicts of both gates on it; TrustError if one that is enforced fails.
 
-    ``digest`` is the sha256 that its manifest must have; any, where it is None. ``mode`` is that of the gate signature:
-    ``enforce``, ``warn`` or ``off``. ``read`` gives the manifest and checks every file, as it writes them or as they
-    are. ``where`` is the place on a host that the bundle is for.
+    ``digest`` is the sha256 that its manifest must have, or the first digits of that; any, where it is None. ``mode``
+    is that of the gate signature: ``enforce``, ``warn`` or ``off``. ``read`` gives the manifest and checks every file,
+    as it writes them or as they are. ``where`` is the place on a host that the bundle is for.
     """
     started = time.monotonic()
     expected = f"every file as its manifest says{f', of sha256 {digest}' if digest else ''}"
     try:
         manifest = read(bundle)
     except BundleError as error:
-        verdict = _verdict("digest", where, "enforce", False, expected, str(error), started)
-        raise TrustError(f"{error}: {ADVICE['digest']}", [verdict]) from error
+        raise distrust(str(error), expected, str(error), started, where) from error
     found = manifest.digest
-    verdicts = [_verdict("digest", where, "enforce", digest in (None, found), expected, f"sha256 {found}", started)]
+    is_known = digest is None or (bool(digest) and found.startswith(digest))
+    verdicts = [_verdict("digest", where, "enforce", is_known, expected, f"sha256 {found}", started)]
     named = bundle if where == CONTROLLER else where
-    if digest not in (None, found):
+    if not is_known:
         message = f"{named}: manifest.json: expected sha256 {digest}, found {found}: {ADVICE['digest']}"
         raise TrustError(message, verdicts)
     signed = _check_signature(bundle, found, trust, mode, where)
@@ -75,12 +77,26 @@ def check_bundle(
     return manifest, verdicts
 
 
-def check_bytes(place: Path) -> None:
-    """TrustError if the release at ``place``, which did not load, is other than it was placed.
+def distrust(message: str, expected: str, found: str, started: float, where: str = CONTROLLER) -> TrustError:
+    """Why the gate digest refuses bytes that are not even a bundle, or none that anybody knows.
+
+    ``message`` says it without what to do about it, and ``started`` is when the gate was put, by ``time.monotonic``.
+    """
+    verdict = _verdict("digest", where, "enforce", False, expected, found, started)
+    return TrustError(f"{message}: {ADVICE['digest']}", [verdict])
+
+
+def check_manifest(place: Path, release: str) -> None:
+    """TrustError if the manifest at ``place`` is not that of ``release``. Its other files are not looked at."""
+    check_bundle(place / "bundle", digest_of(release), None, "off", str(place), read_manifest)
+
+
+def check_bytes(place: Path, release: str) -> None:
+    """TrustError if ``release`` at ``place``, which did not load, is other than it was placed.
 
     That is then the reason, whatever else was said.
     """
-    check_bundle(place / "bundle", None, None, "off", str(place))
+    check_bundle(place / "bundle", digest_of(release), None, "off", str(place))
 
 
 def _check_signature(bundle: Path, digest: str, trust: Trust | None, mode: str, where: str) -> Verdict:

@@ -44,6 +44,14 @@ ADVICE = {
 }
 """What a person may do about a gate that refuses a release; ``signature`` says its own, which is another each time."""
 
+UNDECIDED = {
+    "replay": "let more requests be captured, or ask for fewer (gates.replay), or, if these are enough for you, deploy "
+    "it with -e override=replay -e override_reason=...",
+    "latency": "deploy it where the old release can be asked beside it (blue_green), or say that it need not be "
+    "(gates.latency.inconclusive: pass)",
+}
+"""What a person may do about a gate that refuses a release because it could not tell."""
+
 Policy = Mapping[str, Any]
 """What a service asks of one gate: ``mode``, and thresholds."""
 
@@ -142,4 +150,5 @@ def said(verdict: Mapping[str, Any]) -> str:
     """A verdict in one line, for whom it refuses a release: where, expected, found, and what may be done about it."""
     place = "" if verdict["where"] == CONTROLLER else f"{verdict['where']}: "
     told = f"gate {verdict['gate']}: {place}expected {verdict['expected']}, found {verdict['found']}"
-    return f"{told}: {ADVICE[verdict['gate']]}" if verdict["gate"] in ADVICE else told
+    advice = {**ADVICE, **UNDECIDED} if verdict["verdict"] == "inconclusive" else ADVICE
+    return f"{told}: {advice[verdict['gate']]}" if verdict["gate"] in advice else told

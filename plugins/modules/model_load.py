@@ -18,7 +18,9 @@ description:
     O(timeout) seconds. The process checks the digests of the very bytes that it loads, and the packages that are
     installed, loads the model and answers the golden rows. Nothing of it is left running.
   - V(environment) wants the packages to be those of the bundle's lock, the pickle to be of the scikit-learn that is
-    installed, and Python to be that of the bundle or a newer one.
+    installed, and Python to be that of the bundle or a newer one. With an older Python the model is loaded all the
+    same, and served where the gate only warns. The others the model server refuses itself, so the gate fails for them
+    in any mode.
   - V(load) wants the model to load and to answer, within the limits, and to fit into the host's memory beside what runs
     there. What the process took at most, and once more for each worker what answering added, must not be more than
     C(MemAvailable) of C(/proc/meminfo) and what O(slot) gives back when the release replaces what runs in it.
@@ -110,7 +112,8 @@ slot:
 gates:
   description:
     - A verdict for each gate, up to the first one that blocks.
-    - That of the gate C(digest) alone, where the release did not load and its bytes are not those that were placed.
+    - That of the gate C(digest) alone, where the manifest is another one than the release's, or where the release did
+      not load and its bytes are not those that were placed.
   returned: unless O(several) is given and nothing failed
   type: list
   elements: dict
@@ -183,6 +186,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._systemd import 
 from ansible_collections.modelfleet.onprem.plugins.module_utils._trial import (
     Memory,
     Trial,
+    bind,
     confinement,
     fingerprint,
     judge_environment,
@@ -259,7 +263,10 @@ def load(params: Params, layout: Layout, check_mode: bool, promised: int) -> Res
         trial, tried, is_new = Trial({}), None, False
         policies = policies if not put else {}
     else:
-        check_placed(layout, service, start)
+        try:
+            check_placed(layout, service, start)
+        except TrustError as error:
+            return failure(error, gates=error.verdicts, tried=False)
         render_limits(start.limits, start.settings)
         confined = confinement(read_text(layout.unit_file()), start.limits)
         mark = fingerprint(start, confined, params["timeout"])
@@ -267,7 +274,7 @@ def load(params: Params, layout: Layout, check_mode: bool, promised: int) -> Res
         trial, tried = stamp or (run_trial(layout, params, start, confined), None)
         is_new = stamp is None
         if not trial.passed:
-            check_bytes(place)
+            check_bytes(place, release)
         if is_new and trial.passed and not check_mode:
             write_stamp(layout.trial(service, release), mark, trial)
     took = time.monotonic() - began
@@ -281,7 +288,7 @@ def load(params: Params, layout: Layout, check_mode: bool, promised: int) -> Res
         finding = judge_load(trial, memory_max(confined), params["timeout"], workers, memory, tried)
         return replace(finding, seconds=took)
 
-    found = put_gates(policies, dict.fromkeys(GATES, str(place)), check)
+    found = put_gates(bind(policies, trial), dict.fromkeys(GATES, str(place)), check)
     blocked = {"failed": True, "msg": found.problem} if found.problem else {}
     return {"changed": False, "gates": found.verdicts, "tried": is_new, **blocked}
 

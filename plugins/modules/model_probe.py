@@ -19,10 +19,12 @@ description:
   - V(replay) sends recent captured requests to it and to the old release at O(baseline); without that one, what the
     release that it O(replaces) answered when they were captured counts, and no other release's answers. It compares
     the share of labels that flip, by the upper end of its Wilson interval, the largest and the p99 change of score,
-    and each segment of a column, which is each of its values, or a quarter of a column of many numbers. Few rows
-    never acquit a release. Too few are inconclusive, unless even the lower end of the interval is too high, and a
-    segment that is too small counts only then. Scores are probabilities. Those of regressions and of anomaly
-    detectors are in standard deviations of the old release's answers.
+    and each segment of a column, which is each of its values, or a quarter of a column of many numbers. All rows
+    together and each segment must be within the thresholds. What has fewer than C(min_rows) rows is inconclusive. So is
+    what has too few for the interval of no flip at all to be low enough, unless even its lower end is too high, which
+    fails. Where nothing fails and a segment is inconclusive, the gate is, and says which are and how many rows it
+    takes. Scores are probabilities. Those of regressions and of anomaly detectors are in standard deviations of the old
+    release's answers.
   - V(latency) wants p99 of single golden rows within C(max_ms), and within C(factor) times what the release at
     O(baseline) takes, asked in turns. Where it O(replaces) a release that cannot be asked, it is inconclusive whether
     the factor holds. Without either the factor is not looked at.
@@ -75,10 +77,11 @@ options:
         V(off), and with thresholds.
       - A service's whole policy may be given. The gates of other modules are passed over.
       - For V(latency), C(factor), C(max_ms) and C(inconclusive), V(pass) or V(fail).
-      - For V(replay), C(rows), at most so many of the newest (V(2000)); C(min_rows) (V(100)); C(max_flip_rate)
-        (V(0.01)), which a row that only the new release refuses counts for too; C(max_change) and C(max_p99_change);
-        C(segment), a column; C(requests), a file of captured lines on the controller, relative to the inventory's
-        folder, in place of what the service captured; and C(inconclusive), V(pass) or V(fail).
+      - For V(replay), C(rows), at most so many of the newest (V(2000)); C(min_rows), at least so many of all and of
+        each segment (V(100)); C(max_flip_rate) (V(0.01)), which a row that only the new release refuses counts for too;
+        C(max_change) and C(max_p99_change); C(segment), a column; C(requests), a file of captured lines on the
+        controller, relative to the inventory's folder, in place of what the service captured; and C(inconclusive),
+        V(pass) or V(fail).
     type: dict
     default:
       ready: {mode: enforce}

@@ -49,7 +49,7 @@ options:
   settings:
     description:
       - The model server's settings, as environment variables, such as C(BIND) and C(WORKERS).
-      - C(MODEL_BUNDLE), C(MODEL_ENV) and C(MODEL_SERVICE) are set by the slot itself.
+      - C(MODEL_BUNDLE), C(MODEL_DIGEST), C(MODEL_ENV) and C(MODEL_SERVICE) are set by the slot itself.
       - If they are not given, those that the slot has already.
       - With C(API_KEYS) so is C(GATE_KEY_SHA256), the sha256 of a random key of this host and service. The key is kept
         in C(/etc/modelfleet/SERVICE.key), which is root's alone, for M(modelfleet.onprem.model_probe). Where that file
@@ -242,12 +242,11 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._slot import (
     Start,
     check_placed,
     is_release,
-    is_written,
+    is_started,
     listening_address,
     parse_limits,
     parse_settings,
     plan_start,
-    read_record,
     read_text,
     render_limits,
     render_settings,
@@ -311,8 +310,7 @@ def runs_as(layout: Layout, service: str, slot: str, before: Mapping[str, Any] |
         and before["unit"] == "active"
         and before["ready"]
         and is_release(before["digest"], start.release)
-        and read_record(layout, service, slot) == start
-        and is_written(layout, service, slot, start)
+        and is_started(layout, service, slot, start)
     )
 
 
@@ -355,7 +353,7 @@ def launch(layout: Layout, service: str, slot: str, start: Start, address: str, 
         message = f"{name}: {error}" + (f"; its last words: {said[:300]}" if said else "")
         lines = [line.text for line in log]
         try:
-            check_bytes(layout.release(service, start.release))
+            check_bytes(layout.release(service, start.release), start.release)
         except TrustError as changed:
             raise StartError(str(changed), lines, changed.verdicts) from error
         raise StartError(message, lines) from error
@@ -388,7 +386,10 @@ def ensure_started(params: Params, layout: Layout, check_mode: bool) -> Result:
     start = wanted_start(params, layout)
     render_settings(start.settings), render_limits(start.limits, start.settings)
     if not check_mode or layout.release(service, start.release).exists():
-        check_placed(layout, service, start)
+        try:
+            check_placed(layout, service, start)
+        except TrustError as changed:
+            raise StartError(str(changed), [], changed.verdicts) from changed
     start = with_gate_key(layout, service, start, check_mode)
     address = listening_address(start.settings)
     before = read_slot(layout, service, slot)

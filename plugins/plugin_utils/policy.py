@@ -89,7 +89,7 @@ GATES: dict[str, Gate] = {
         mode="off",
         thresholds={
             "rows": _whole(1, 1_000_000, 2000, "most rows that are sent"),
-            "min_rows": _whole(1, 1_000_000, 100, "fewer rows are inconclusive"),
+            "min_rows": _whole(1, 1_000_000, 100, "fewer rows, of all or of a segment, are inconclusive"),
             "max_flip_rate": _number(0, 1, 0.01, "share of rows with another label, by its upper Wilson bound"),
             "max_change": _number(0, 1e9, None, "largest change of a score"),
             "max_p99_change": _number(0, 1e9, None, "change of score that 99 of 100 rows stay within"),
@@ -97,7 +97,7 @@ GATES: dict[str, Gate] = {
             "requests": _text(
                 "the path of a file", "a file of captured requests on the controller, not what the old slot captured"
             ),
-            "inconclusive": _one_of(("pass", "fail"), "pass", "what follows from too few rows"),
+            "inconclusive": _one_of(("pass", "fail"), "pass", "what follows from too few rows, of all or of a segment"),
         },
     ),
     "latency": Gate(

@@ -6,17 +6,20 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import (
     SIGNATURE,
+    BundleError,
     Manifest,
     pack,
     read_seal,
     verify,
 )
 from ansible_collections.modelfleet.onprem.plugins.module_utils._registry import (
+    ChangedError,
     Entry,
     RegistryError,
     entry_of,
@@ -26,6 +29,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._registry import
     read_index,
 )
 from ansible_collections.modelfleet.onprem.plugins.module_utils._signature import check_intact, sign
+from ansible_collections.modelfleet.onprem.plugins.module_utils._trust import TrustError, distrust
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,15 @@ class Fetched:
     tar: Path
     entry: Entry
     address: str
+
+
+class UntrueError(TrustError):
+    """What a registry has at ``address`` is not what its index says: the gate digest refuses it."""
+
+    def __init__(self, address: str, expected: str, found: str, started: float) -> None:
+        error = distrust(f"{address}: expected {expected}, found {found}", expected, found, started)
+        super().__init__(str(error), error.verdicts)
+        self.address = address
 
 
 @dataclass(frozen=True)
@@ -50,20 +63,25 @@ class Published:
 def fetch_bundle(place: str, folder: Path, name: str, asked: str, cache: Path) -> Fetched:
     """The bundle of the model ``name`` that ``asked`` (a version, an alias or ``latest``) means at this moment.
 
-    A relative ``place`` is below ``folder``. What is fetched has the bytes that the index says and the digest, too.
+    A relative ``place`` is below ``folder``. What is fetched has the bytes that the index says and the digest, too; if
+    not, that is an UntrueError.
     """
     registry = open_registry(place, folder)
     index, _stored = read_index(registry, name)
     entry = index.find(asked, registry.address(name))
     tar = cache / "bundles" / f"{name}-{entry.version}-{entry.sha256[:12]}.tar"
-    fetch_version(registry, name, entry, tar)
     address = registry.address(f"{name}/{entry.version}.tar")
-    found = verify(tar)
+    expected = f"{name} {entry.version} of digest {entry.digest}, as the index says"
+    started = time.monotonic()
+    try:
+        fetch_version(registry, name, entry, tar)
+        found = verify(tar)
+    except ChangedError as error:
+        raise UntrueError(address, error.expected, error.found, started) from error
+    except BundleError as error:
+        raise UntrueError(address, expected, str(error), started) from error
     if (found.name, found.version, found.digest) != (name, entry.version, entry.digest):
-        raise RegistryError(
-            f"{address}: expected {name} {entry.version} of digest {entry.digest}, as the index says, "
-            f"found {found.name} {found.version} of {found.digest}"
-        )
+        raise UntrueError(address, expected, f"{found.name} {found.version} of {found.digest}", started)
     return Fetched(tar, entry, address)
 
 

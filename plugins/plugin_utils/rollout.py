@@ -35,8 +35,9 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.verdicts import 
     verdict_of,
 )
 
-# What model_slot adds to a slot's settings by itself: where the release and its environment are, and a host's own key.
-_DERIVED = {"GATE_KEY_SHA256", "MODEL_BUNDLE", "MODEL_ENV"}
+# What model_slot adds to a slot's settings by itself: where the release and its environment are, which bundle that is,
+# and a host's own key.
+_DERIVED = {"GATE_KEY_SHA256", "MODEL_BUNDLE", "MODEL_DIGEST", "MODEL_ENV"}
 
 HostState = Mapping[str, Any]
 BalancerState = Mapping[str, Any]

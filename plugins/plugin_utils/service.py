@@ -49,6 +49,7 @@ _OWN_SETTINGS = (
     "MAX_WAIT_MS",
     "METRICS_BIND",
     "MODEL_BUNDLE",
+    "MODEL_DIGEST",
     "MODEL_ENV",
     "MODEL_SERVICE",
     "SCORER",

@@ -26,7 +26,8 @@ def main() -> int:
         from model_server.web.logs import LOG, log_as_json
         from model_server.web.protocol import Served
 
-        scorer = load(settings.bundle, None if settings.scorer == "auto" else settings.scorer)
+        form = None if settings.scorer == "auto" else settings.scorer
+        scorer = load(settings.bundle, form, settings.digest)
         golden = json.loads(read_verified(settings.bundle, GOLDEN, scorer.manifest))
         served = Served(scorer, settings.service, golden=golden, max_rows=settings.max_rows, workers=settings.workers)
         server = Server(served, settings)

@@ -3,11 +3,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """``python -m model_server.trial``: load what the environment names, answer its golden rows once, and say what it took.
 
-It reads the settings that ``python -m model_server`` would serve with, and prints one JSON document:
+It reads the settings that ``python -m model_server`` would serve with, and prints a JSON document in a line:
 ``python`` and ``packages``, each with what was ``expected`` and ``found``; ``environment`` and ``load``, why the one
 does not fit or the other did not work, else null; ``seconds`` to load; ``rows`` answered; ``peak`` and ``answering``,
-the bytes of memory of the whole process, and those of them that answering took. It is run in a sandbox, by who wants to
-know whether the model may be served: a pickle is a program, and may print, hang or end the process itself.
+the bytes of memory of the whole process, and those of them that answering took. What is known of the environment is
+printed in a line before that, too, in case that loading ends the process. With an older Python than the bundle's it is
+tried all the same, for so would it be served; with what the server refuses to serve with it is not loaded, and has
+neither ``load`` nor ``seconds``.
+
+It is run in a sandbox, by who wants to know whether the model may be served: a pickle is a program, and may print, hang
+or end the process itself.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,29 +41,38 @@ def main() -> NoReturn:
     from model_server.scoring.load import OtherEnvironmentError
     from model_server.web.settings import settings_from
 
+    def tell() -> None:
+        answers.write(json.dumps(document) + "\n")
+        answers.flush()
+
     document: dict[str, Any] = {"environment": None, "load": None}
     try:
         settings = settings_from(os.environ)
-        _try(settings.bundle, None if settings.scorer == "auto" else settings.scorer, document, begun)
+        form = None if settings.scorer == "auto" else settings.scorer
+        _try(settings.bundle, settings.digest, form, document, tell, begun)
     except OtherEnvironmentError as error:
-        document["environment"] = str(error)
+        document["environment"] = "; ".join(filter(None, (document["environment"], str(error))))
     except (BundleError, ScoringError, MemoryError, ValueError) as error:
         document["load"] = str(error) or type(error).__name__
     document["peak"] = _memory("VmHWM")
-    json.dump(document, answers)
+    tell()
     # Nothing of the model runs any more: no thread of it is waited for, and none of its handlers is called.
-    answers.flush()
     os._exit(0)
 
 
-def _try(bundle: Path, form: str | None, document: dict[str, Any], begun: float) -> None:
-    """Write what is found into ``document``, as far as it goes. ``begun`` is when the process began."""
+def _try(
+    bundle: Path, digest: str, form: str | None, document: dict[str, Any], tell: Callable[[], None], begun: float
+) -> None:
+    """Write what is found into ``document``, as far as it goes, and ``tell`` it before anything is loaded.
+
+    ``begun`` is when the process began.
+    """
     from model_server.bundle.manifest import GOLDEN, read_verified, verify
     from model_server.scoring.decode import decode
     from model_server.scoring.encode import encode
     from model_server.scoring.load import OtherEnvironmentError, load, read_pins
 
-    manifest = verify(bundle)
+    manifest = verify(bundle, digest)
     found = f"{sys.version_info.major}.{sys.version_info.minor}"
     document["python"] = {"expected": manifest.python, "found": platform.python_version()}
     document["packages"] = {
@@ -65,7 +80,7 @@ def _try(bundle: Path, form: str | None, document: dict[str, Any], begun: float)
         for name, expected in read_pins(bundle, manifest).items()
     }
     if _parts(found) < _parts(manifest.python):
-        raise OtherEnvironmentError(f"Python: expected {manifest.python} or newer, found {found}")
+        document["environment"] = f"Python: expected {manifest.python} or newer, found {found}"
     others = [
         f"{name}: expected {pin['expected']}, found {pin['found'] or 'none'} installed"
         for name, pin in document["packages"].items()
@@ -73,7 +88,8 @@ def _try(bundle: Path, form: str | None, document: dict[str, Any], begun: float)
     ]
     if others:
         raise OtherEnvironmentError("; ".join(others))
-    scorer = load(bundle, form)
+    tell()
+    scorer = load(bundle, form, digest)
     scorer.start()
     document["seconds"] = round(time.perf_counter() - begun, 3)
     loaded = _memory("VmRSS")

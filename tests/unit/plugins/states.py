@@ -22,7 +22,7 @@ def slot_state(release: Release, slot: Any = "blue", **changed: Any) -> dict[str
     return {
         "release": release.name,
         "env": "e1",
-        "settings": {"MODEL_BUNDLE": "/somewhere", **SERVICE.settings(slot)},
+        "settings": {"MODEL_BUNDLE": "/somewhere", "MODEL_DIGEST": "0a1b2c3d4e5f", **SERVICE.settings(slot)},
         "limits": SERVICE.limits(),
         "unit": "active",
         "started": {"release": release.name, "env": "e1"},

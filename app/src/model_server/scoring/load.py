@@ -25,13 +25,14 @@ class OtherEnvironmentError(BundleError):
     """A package is not the one that the bundle was made with."""
 
 
-def load(bundle: Path, form: str | None = None) -> Scorer:
+def load(bundle: Path, form: str | None = None, digest: str = "") -> Scorer:
     """The scorer of ``bundle``, in the form that its manifest names or in ``form``.
 
-    The bytes that are loaded are the very bytes whose digest was checked. Every failure is a BundleError of one line,
-    the exceptions of a pickle itself included.
+    The bytes that are loaded are the very bytes whose digest was checked, and with ``digest``, its first digits at
+    least, so is the manifest's that says what theirs are. Every failure is a BundleError of one line, the exceptions of
+    a pickle itself included.
     """
-    manifest = read_manifest(bundle)
+    manifest = read_manifest(bundle, digest)
     if manifest.model_format not in FORMATS:
         expected = " or ".join(sorted(FORMATS))
         raise BundleError(f"{bundle}: model format: expected {expected}, found {manifest.model_format}")

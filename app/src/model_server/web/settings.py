@@ -20,6 +20,7 @@ class Settings:
 
     bundle: Path
     service: str
+    digest: str = ""
     bind: str = "127.0.0.1:8000"
     metrics_bind: str | None = None
     workers: int = 2
@@ -51,6 +52,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
     return Settings(
         bundle=Path(environment["MODEL_BUNDLE"]),
         service=environment["MODEL_SERVICE"],
+        digest=_digits(environment, "MODEL_DIGEST"),
         bind=environment.get("BIND", Settings.bind),
         metrics_bind=environment.get("METRICS_BIND") or None,
         workers=_number(environment, "WORKERS", Settings.workers),
@@ -102,6 +104,13 @@ def _sha256(environment: Mapping[str, str], name: str) -> str:
     text = environment.get(name, "")
     if text and not re.fullmatch(r"[0-9a-f]{64}", text):
         raise ValueError(f"{name}: expected a sha256 in hexadecimal, found {len(text)} other characters")
+    return text
+
+
+def _digits(environment: Mapping[str, str], name: str) -> str:
+    text = environment.get(name, "")
+    if text and not re.fullmatch(r"[0-9a-f]{1,64}", text):
+        raise ValueError(f"{name}: expected a sha256 in hexadecimal, or its first digits, found {text!r}")
     return text
 
 

@@ -382,16 +382,58 @@ def test_hosts_are_told_where_to_fetch_it_themselves(ask: Callable[..., Any], bu
         web.close()
 
 
-def test_a_registry_whose_index_is_not_true_is_refused(
-    refusal: Callable[..., str], bundle: Path, inventory: Path
+def change_digest(registry: Path, bundle: Path) -> tuple[str, str]:
+    index = registry / "index.json"
+    index.write_text(index.read_text().replace(verify(bundle).digest, "0" * 64))
+    return f"tumour 3 of digest {'0' * 64}", f"tumour 3 of {verify(bundle).digest}"
+
+
+def change_byte(registry: Path, _bundle: Path) -> tuple[str, str]:
+    tar = registry / "3.tar"
+    before = tar.read_bytes()
+    after = before.replace(b"a model", b"A model")
+    assert after != before
+    tar.write_bytes(after)
+    digests = [hashlib.sha256(data).hexdigest() for data in (before, after)]
+    return f"{len(before)} bytes of sha256 {digests[0]}", f"{len(after)} of {digests[1]}"
+
+
+def change_length(registry: Path, _bundle: Path) -> tuple[str, str]:
+    tar = registry / "3.tar"
+    before = tar.read_bytes()
+    tar.write_bytes(before + b"more")
+    return f"{len(before)} bytes of sha256 {hashlib.sha256(before).hexdigest()}", "more"
+
+
+def change_both(registry: Path, bundle: Path) -> tuple[str, str]:
+    change_byte(registry, bundle)
+    index, tar = registry / "index.json", registry / "3.tar"
+    document = json.loads(index.read_text())
+    document["versions"][0]["sha256"] = hashlib.sha256(tar.read_bytes()).hexdigest()
+    index.write_text(json.dumps(document))
+    return f"tumour 3 of digest {verify(bundle).digest}", ": model.pkl: expected sha256 "
+
+
+@pytest.mark.parametrize("change", [change_digest, change_byte, change_length, change_both])
+def test_what_a_registry_has_and_its_index_does_not_say_fails_the_gate_digest(
+    ask: Callable[..., Any], bundle: Path, inventory: Path, change: Callable[[Path, Path], tuple[str, str]]
 ) -> None:
     publish_bundle(bundle, "registry", inventory.parent)
-    index = inventory.parent / "registry/tumour/index.json"
-    index.write_text(index.read_text().replace(verify(bundle).digest, "0" * 64))
-    assert refusal(action="deploy", version="3", registry="registry", inventory=inventory) == (
-        f"{inventory.parent}/registry/tumour/3.tar: expected tumour 3 of digest {'0' * 64}, as the index says, "
-        f"found tumour 3 of {verify(bundle).digest}"
-    )
+    registry = inventory.parent / "registry/tumour"
+    expected, found = change(registry, bundle)
+    result = ask(action="deploy", version="3", registry="registry", inventory=inventory)
+    assert result["failed"]
+    assert result["msg"].startswith(f"bundle: {registry}/3.tar: expected {expected}, as the index says, found ")
+    assert result["msg"].endswith(f": {ADVICE['digest']}")
+    part = result["request"]["parts"]["tumour"]
+    (verdict,) = part["verdicts"]
+    assert (verdict["gate"], verdict["where"], verdict["verdict"]) == ("digest", "controller", "fail")
+    assert verdict["expected"] == f"{expected}, as the index says"
+    assert found in verdict["found"]
+    assert found in result["msg"]
+    # The journal keeps where it was to come from.
+    assert result["refused"]["reason"] == result["msg"]
+    assert result["refused"]["rollout"]["services"]["tumour"]["bundle"] == f"{registry}/3.tar"
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,14 @@ import io
 import json
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import (
     BundleError,
+    Manifest,
     Seal,
     pack,
     parse_manifest,
@@ -82,6 +84,16 @@ def test_the_identity_is_the_digest_of_the_manifest(bundle: Path, tar: Path) -> 
     assert verify(bundle).digest == verify(tar).digest == read_manifest(tar).digest == digest
     assert read_manifest(bundle).release == f"3-{digest[:12]}"
     assert read_manifest(bundle).size == sum(map(len, FILES.values()))
+
+
+@pytest.mark.parametrize("read", [read_manifest, verify])
+def test_a_bundle_may_be_asked_for_by_its_digest(bundle: Path, read: Callable[..., Manifest]) -> None:
+    digest = read_manifest(bundle).digest
+    assert read(bundle, digest) == read(bundle, digest[:12]) == read(bundle)
+    # Nothing in another manifest is looked at.
+    (bundle / "manifest.json").write_text("{no JSON")
+    with pytest.raises(BundleError, match=rf"bundle: manifest\.json: expected sha256 {digest}, found [0-9a-f]{{64}}$"):
+        read(bundle, digest)
 
 
 @pytest.mark.parametrize(

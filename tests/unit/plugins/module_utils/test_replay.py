@@ -17,6 +17,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._replay import (
     changes,
     compare,
     percentile,
+    rows_needed,
     segments,
     wilson,
 )
@@ -46,7 +47,9 @@ def test_nothing_to_go_by_is_any_share() -> None:
         (0, 99, 0.5, None),
         (0, 200, 0.01, None),
         (1, 200, 0.01, None),
-        (60, 99, 0.01, False),
+        (60, 99, 0.01, None),
+        (1, 10, 0.01, None),
+        (60, 200, 0.01, False),
         (0, 0, 0.01, None),
     ],
     ids=[
@@ -57,6 +60,8 @@ def test_nothing_to_go_by_is_any_share() -> None:
         "too few rows",
         "too few for this rate",
         "too few to condemn",
+        "too few rows, though most flip",
+        "too few rows, though one flips",
         "few rows can condemn",
         "no rows",
     ],
@@ -70,6 +75,25 @@ def test_more_flips_are_never_better(count: int, more: int, most: float) -> None
     order = {False: 0, None: 1, True: 2}
     rows = 700
     assert order[Flips(count + more, rows).judge(most, 100)] <= order[Flips(count, rows).judge(most, 100)]
+
+
+@given(st.floats(0.0005, 1), st.integers(1, 2000))
+def test_rows_that_are_needed_are_those_without_which_nothing_passes(most: float, min_rows: int) -> None:
+    limits = Thresholds(max_flip_rate=most, min_rows=min_rows)
+    needed = rows_needed(limits)
+    assert needed is not None
+    assert Flips(0, needed).judge(most * (1 + 1e-9), min_rows) is True
+    assert Flips(0, needed - 1).judge(most * (1 - 1e-9), min_rows) is not True
+
+
+def test_no_number_of_rows_says_that_none_ever_flips() -> None:
+    limits = Thresholds(max_flip_rate=0)
+    assert rows_needed(limits) is None
+    found = compare(labels(), labels(), limits, True)
+    assert (found.passed, found.found.partition("; ")[2]) == (
+        None,
+        "too few rows to tell, and no number of them is enough",
+    )
 
 
 def labels(*flipped: int, rows: int = 1000) -> Answered:
@@ -93,7 +117,16 @@ def test_a_row_that_only_the_new_release_refuses_has_flipped() -> None:
 def test_too_few_rows_are_inconclusive() -> None:
     found = compare(labels(rows=20), labels(rows=20), Thresholds(), True)
     assert found.passed is None
-    assert found.found == "0 of 20 rows flip (0.00%, at most 16.11%); too few rows to tell"
+    assert found.found == "0 of 20 rows flip (0.00%, at most 16.11%); too few rows to tell, 381 needed"
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_change": 0.1}, {"max_p99_change": 0.1}])
+def test_too_few_rows_condemn_no_release(limits: dict[str, float]) -> None:
+    old, new = Answered([0] * 99, [[0.75, 0.25]] * 99), Answered([1] * 99, [[0.25, 0.75]] * 99)
+    found = compare(old, new, Thresholds(**limits), True, "town", ["Bonn"] * 99)
+    assert found.passed is None
+    # What is said of all rows is not said of the segment again.
+    assert found.found.endswith("; too few rows to tell, 381 needed")
 
 
 @pytest.mark.parametrize(
@@ -130,24 +163,56 @@ def test_each_segment_is_judged_apart() -> None:
     assert found.details["segments"]["Bonn"] == {"rows": 500, "flips": 6, "max_change": None, "p99_change": None}
     assert found.passed is False
     assert "where town is Bonn: 6 of 500 rows flip (1.20%" in found.found
-    assert "1 of 3 segments of town too small to tell" in found.found
+    # Those of Köln are enough, and of Ulm they are not.
+    assert found.found.endswith("; too few rows to tell where town is Ulm (50), 253 needed")
+
+
+@pytest.mark.parametrize(
+    ("flipped", "passed"),
+    [((), None), ((999,), None), (range(995, 1000), None), ((*range(30), 999), False), (range(20), False)],
+    ids=["none", "one of ten", "five of ten", "of all", "of a segment"],
+)
+def test_a_segment_that_is_too_small_leaves_it_open(flipped: Sequence[int], passed: bool | None) -> None:
+    towns = ["Bonn"] * 500 + ["Köln"] * 490 + ["Ulm"] * 10
+    found = compare(labels(), labels(*flipped), Thresholds(max_flip_rate=0.02), True, "town", towns)
+    assert found.passed is passed
+    assert "too few rows to tell where town is Ulm (10), 189 needed" in found.found
+    assert "where town is Ulm: " not in found.found
+
+
+def test_of_many_segments_that_are_too_small_some_are_named() -> None:
+    towns = [str(row % 8) for row in range(400)] + ["Bonn"] * 600
+    found = compare(labels(), labels(), Thresholds(max_flip_rate=0.02, min_rows=60), True, "town", towns)
+    told = "too few rows to tell where town is 0 (50), 1 (50), 2 (50), 3 (50), 4 (50) and 3 more, 189 needed"
+    assert (found.passed, found.found.partition("; ")[2]) == (None, told)
+
+
+def test_a_segment_with_enough_rows_to_condemn_and_too_few_to_acquit() -> None:
+    towns = ["Bonn"] * 850 + ["Ulm"] * 150
+    few, many = (
+        compare(labels(), labels(*range(850, 850 + count)), Thresholds(max_flip_rate=0.02), True, "town", towns)
+        for count in (1, 11)
+    )
+    assert (few.passed, many.passed) == (None, False)
+    assert "where town is Ulm: 11 of 150 rows flip" in many.found
 
 
 @pytest.mark.parametrize(
     ("limits", "rows", "passed"),
     [
         ({"max_p99_change": 0.1}, range(9), False),
+        # Ulm has too few rows to tell.
         # One row in a hundred of a segment is above its p99.
-        ({"max_p99_change": 0.1}, range(1), True),
+        ({"max_p99_change": 0.1}, range(1), None),
         ({"max_change": 0.1}, range(1), False),
-        ({"max_change": 0.3}, range(9), True),
-        # Of the few rows of a segment none can be left out, and one alone is not to condemn a release.
-        ({"max_p99_change": 0.1}, [950], True),
+        ({"max_change": 0.3}, range(9), None),
+        ({"max_p99_change": 0.1}, [950], None),
+        # It is among all rows, too.
         ({"max_change": 0.1}, [950], False),
     ],
 )
 def test_the_scores_of_each_segment_are_judged_apart(
-    limits: dict[str, float], rows: Sequence[int], passed: bool
+    limits: dict[str, float], rows: Sequence[int], passed: bool | None
 ) -> None:
     towns = ["Bonn"] * 500 + ["Köln"] * 450 + ["Ulm"] * 50
     old = Answered([0] * 1000, [[0.75, 0.25]] * 1000)
@@ -156,7 +221,8 @@ def test_the_scores_of_each_segment_are_judged_apart(
     assert (found.passed, found.details["p99_change"]) == (passed, 0.0)
     town = towns[rows[0]]
     assert found.details["segments"][town]["max_change"] == 0.25
-    assert (f"where town is {town}: 0 of {towns.count(town)} rows flip" in found.found) is not passed
+    is_told = passed is False and town != "Ulm"
+    assert (f"where town is {town}: 0 of {towns.count(town)} rows flip" in found.found) is is_told
 
 
 def test_rows_without_a_score_are_left_out_of_their_segment() -> None:

@@ -16,6 +16,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._systemd import 
 from ansible_collections.modelfleet.onprem.plugins.module_utils._trial import (
     Memory,
     Trial,
+    bind,
     confinement,
     fingerprint,
     judge_environment,
@@ -163,6 +164,51 @@ def test_each_problem_is_its_gates(changes: dict[str, Any], environment: str, lo
     assert judge_environment(trial, "3-0a1b2c3d4e5f").found == environment
     if load:
         assert judge_load(trial, "1G", 60, 2, Memory(10**12), None).found == load
+
+
+BEFORE = {name: PASSED[name] for name in ("environment", "load", "python", "packages")}
+OLDER = {"environment": "Python: expected 3.13 or newer, found 3.11"}
+
+
+@pytest.mark.parametrize("end", [ended("signal", 11), ended()], ids=["a crash", "it ends itself"])
+def test_what_is_known_before_the_process_ends_is_the_environments(end: Ended) -> None:
+    trial = read_trial(replace(end, output=json.dumps({**BEFORE, **OLDER}) + "\n"), "1G", 60)
+    assert (trial.passed, trial.refused) == (False, False)
+    assert judge_environment(trial, "3-0a1b2c3d4e5f").found == OLDER["environment"]
+    assert "its process" in judge_load(trial, "1G", 60, 2, 10**12, None).found
+
+
+def test_the_last_document_is_what_counts() -> None:
+    lines = [json.dumps(BEFORE), json.dumps({**PASSED, "load": "no"}), "[1]", "bye"]
+    assert read_trial(ended(output="\n".join(lines)), "1G", 60).document == {**PASSED, "load": "no"}
+
+
+def test_an_older_python_is_the_environments_and_the_model_loads() -> None:
+    trial = read_trial(ended(output=json.dumps({**PASSED, **OLDER})), "1G", 60)
+    assert (trial.passed, trial.refused) == (True, False)
+    assert (judge_environment(trial, "3-0a1b2c3d4e5f").passed, judge_environment(trial, "3").found) == (
+        False,
+        OLDER["environment"],
+    )
+    assert judge_load(trial, "1G", 60, 2, 10**12, None).passed
+    assert bind({"environment": {"mode": "off"}}, trial) == {"environment": {"mode": "off"}}
+
+
+REFUSED = {name: value for name, value in PASSED.items() if name not in ("seconds", "rows", "answering")}
+
+
+@pytest.mark.parametrize(
+    "policies", [{"environment": {"mode": "warn"}, "load": {"mode": "warn"}}, {"load": {"mode": "warn"}}]
+)
+def test_what_the_server_refuses_itself_is_refused_in_any_mode(policies: dict[str, Any]) -> None:
+    document = {**REFUSED, "environment": "numpy: expected 1, found 2 installed"}
+    trial = read_trial(ended(output=json.dumps(document)), "1G", 60)
+    assert (trial.passed, trial.refused) == (False, True)
+    assert list(bind(policies, trial).items()) == [("environment", {"mode": "enforce"}), ("load", {"mode": "warn"})]
+    found = "numpy: expected 1, found 2 installed, which the model server refuses whatever the gate's mode is"
+    assert judge_environment(trial, "3-0a1b2c3d4e5f").found == found
+    # One that did not load has not passed the other gate, whoever asks that one alone.
+    assert judge_load(trial, "1G", 60, 2, 10**12, None).passed is False
 
 
 @pytest.mark.parametrize(

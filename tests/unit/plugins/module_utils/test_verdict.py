@@ -12,6 +12,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils import _gates
 from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import (
     ADVICE,
     GATES,
+    UNDECIDED,
     Finding,
     GateError,
     Put,
@@ -82,6 +83,16 @@ def test_what_a_gate_finds_is_a_verdict_by_its_mode(
     found = put(mode, passed, **thresholds)
     assert [each["verdict"] for each in found.verdicts] == [verdict] if blocks else [verdict, "pass"]
     assert found.problem == (f"gate load: /here: expected a, found b: {ADVICE['load']}" if blocks else None)
+
+
+@pytest.mark.parametrize("gate", ["replay", "latency"])
+def test_a_gate_that_could_not_tell_says_what_to_do_about_that(gate: str) -> None:
+    policies = {gate: {"mode": "enforce", "inconclusive": "fail"}}
+    told = [
+        put_gates(policies, {gate: "/here"}, lambda _gate, it=passed: Finding(it, "a", "b")) for passed in (None, False)
+    ]
+    words = f"gate {gate}: /here: expected a, found b: "
+    assert [each.problem for each in told] == [words + UNDECIDED[gate], words + ADVICE[gate]]
 
 
 def test_a_verdict_is_plain_data() -> None:

@@ -141,10 +141,44 @@ def test_a_byte_that_was_changed_on_the_host_is_the_digests_to_tell(
     assert ADVICE["load"] not in result["msg"]
 
 
-def test_another_package_ends_it_before_it_is_loaded(try_: Callable[..., Any], trials: Trials) -> None:
-    trials.says({**DOCUMENT, "environment": "numpy: expected 2.4.6, found 2.0.0 installed"})
+@pytest.mark.parametrize("text", ["{}", None], ids=["another", "none"])
+def test_a_manifest_that_was_changed_on_the_host_is_the_digests_to_tell(
+    try_: Callable[..., Any], trials: Trials, layout: Layout, release: str, text: str | None
+) -> None:
+    path = layout.release("tumour", release) / "bundle/manifest.json"
+    path.write_text(text) if text else path.unlink()
     result = try_()
+    assert verdicts(result) == {"digest": "fail"}
+    assert result["msg"].endswith(f": {ADVICE['digest']}")
+    assert trials.runs == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "found"),
+    [
+        ("enforce", {"environment": "fail"}),
+        ("warn", {"environment": "warn", "load": "pass"}),
+        ("off", {"environment": "off", "load": "pass"}),
+    ],
+)
+def test_an_older_python_is_the_policys_to_judge(
+    try_: Callable[..., Any], trials: Trials, mode: str, found: dict[str, str]
+) -> None:
+    trials.says({**DOCUMENT, "environment": "Python: expected 3.13 or newer, found 3.11"})
+    gates = {"environment": {"mode": mode}, "load": {"mode": "enforce"}}
+    assert verdicts(try_(gates=gates)) == found
+    # It is known to load, and not by that to be of the right environment.
+    again = try_(gates=gates)
+    assert (verdicts(again), again["tried"]) == (found, False)
+
+
+@pytest.mark.parametrize("mode", ["enforce", "warn", "off"])
+def test_another_package_ends_it_before_it_is_loaded(try_: Callable[..., Any], trials: Trials, mode: str) -> None:
+    unloaded = {name: value for name, value in DOCUMENT.items() if name not in ("seconds", "rows", "answering")}
+    trials.says({**unloaded, "environment": "numpy: expected 2.4.6, found 2.0.0 installed"})
+    result = try_(gates={"environment": {"mode": mode}, "load": {"mode": "enforce"}})
     assert verdicts(result) == {"environment": "fail"}
+    assert result["msg"].endswith(f"whatever the gate's mode is: {ADVICE['environment']}")
     assert "gate environment: " in result["msg"]
     assert (
         "expected Python 3.11, the bundle's, or newer, numpy 2.4.6, found numpy: expected 2.4.6, found 2.0.0"

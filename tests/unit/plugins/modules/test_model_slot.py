@@ -17,6 +17,7 @@ import pytest
 from ansible_collections.modelfleet.onprem.plugins.module_utils import _several
 from ansible_collections.modelfleet.onprem.plugins.module_utils._files import only_one
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import Layout, release_in
+from ansible_collections.modelfleet.onprem.plugins.module_utils._slot import parse_settings
 from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import ADVICE
 from ansible_collections.modelfleet.onprem.plugins.modules import model_info, model_release, model_slot
 
@@ -44,6 +45,7 @@ def test_the_server_is_told_where_its_release_and_its_environment_are(
 ) -> None:
     settings = slot(settings={"MODEL_SERVICE": "tumour"})["after"]["settings"]
     assert settings["MODEL_BUNDLE"] == str(layout.release("tumour", release) / "bundle")
+    assert settings["MODEL_DIGEST"] == release.rpartition("-")[2]
     assert settings["MODEL_ENV"] == str(layout.env(ENV))
     assert settings["WORKERS"] == "2"
 
@@ -52,6 +54,35 @@ def test_a_slot_that_runs_as_asked_for_is_left_alone(slot: Callable[..., Any], s
     slot()
     assert not slot()["changed"]
     assert systemd.calls("start") == [f"start {BLUE}"]
+
+
+def forget_digest(layout: Layout) -> None:
+    """Have blue be as an earlier version of the collection started it, which told the model server no digest."""
+    path, record = layout.settings("tumour", "blue"), layout.record("tumour", "blue")
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith("MODEL_DIGEST=")))
+    start = json.loads(record.read_text())
+    del start["settings"]["MODEL_DIGEST"]
+    record.write_text(json.dumps(start))
+
+
+def test_a_slot_that_an_earlier_version_started_is_left_alone(
+    slot: Callable[..., Any], run_module: Callable[..., Any], systemd: Any, layout: Layout
+) -> None:
+    slot()
+    forget_digest(layout)
+    assert not slot()["changed"]
+    assert not run_module(model_slot, {"service": "tumour", "slot": "blue", "ready_timeout": 1})["changed"]
+    assert systemd.calls("start") == [f"start {BLUE}"]
+    assert slot(settings={"WORKERS": 3})["changed"]
+
+
+def test_its_next_start_binds_it_to_the_digest(slot: Callable[..., Any], layout: Layout) -> None:
+    started = slot()["after"]["settings"]
+    forget_digest(layout)
+    # As a rollout puts back what ran before: with all the settings that it had.
+    before = parse_settings(layout.settings("tumour", "blue").read_text())
+    assert "MODEL_DIGEST" not in before
+    assert slot(state="restarted", settings=before)["after"]["settings"] == started
 
 
 @pytest.mark.parametrize(
@@ -118,6 +149,21 @@ def test_a_byte_that_was_changed_on_the_host_is_the_reason(
     assert ": model.pkl: expected sha256 " in gate["found"]
     assert result["msg"] == f"{gate['found']}: {ADVICE['digest']}"
     assert result["log"][1] == "model.pkl cannot be loaded"
+
+
+def test_a_manifest_that_was_changed_on_the_host_keeps_it_from_starting(
+    slot: Callable[..., Any], systemd: Any, layout: Layout, release: str
+) -> None:
+    place = layout.release("tumour", release)
+    path = place / "bundle/manifest.json"
+    path.write_text(path.read_text() + " ")
+    result = slot()
+    (gate,) = result["gates"]
+    assert (gate["gate"], gate["where"], gate["verdict"]) == ("digest", str(place), "fail")
+    expected = f"{place}: manifest.json: expected sha256 {release.rpartition('-')[2]}, found "
+    assert result["msg"].startswith(expected)
+    assert result["msg"].endswith(f": {ADVICE['digest']}")
+    assert systemd.calls("start") == []
 
 
 def test_a_change_behind_our_back_is_mended(slot: Callable[..., Any], layout: Layout) -> None:

@@ -94,6 +94,7 @@ def test_blue_and_green_may_be_two_groups_of_hosts() -> None:
             "tumour.environment: expected none of ACCESS_LOG, .*, THREADS, WORKERS, found WORKERS",
         ),
         ({"tumour": {"port": 8101, "environment": {"MODEL_ENV": "/opt"}}}, "found MODEL_ENV"),
+        ({"tumour": {"port": 8101, "environment": {"MODEL_DIGEST": "0a"}}}, "found MODEL_DIGEST"),
         ({"tumour": {"port": 8101, "hosts": "nobody"}}, "tumour.hosts: expected a group with hosts in it, found 'nob"),
         ({"tumour": {"port": 8101, "hosts": "empty"}}, "found 'empty' with none"),
         ({"tumour": {"port": 8101, "hosts": {"blue": "left"}}}, "tumour.hosts: expected a group, or the keys blue and"),
