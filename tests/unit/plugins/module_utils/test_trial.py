@@ -175,7 +175,7 @@ def test_what_is_known_before_the_process_ends_is_the_environments(end: Ended) -
     trial = read_trial(replace(end, output=json.dumps({**BEFORE, **OLDER}) + "\n"), "1G", 60)
     assert (trial.passed, trial.refused) == (False, False)
     assert judge_environment(trial, "3-0a1b2c3d4e5f").found == OLDER["environment"]
-    assert "its process" in judge_load(trial, "1G", 60, 2, 10**12, None).found
+    assert "its process" in judge_load(trial, "1G", 60, 2, Memory(10**12), None).found
 
 
 def test_the_last_document_is_what_counts() -> None:
@@ -190,7 +190,7 @@ def test_an_older_python_is_the_environments_and_the_model_loads() -> None:
         False,
         OLDER["environment"],
     )
-    assert judge_load(trial, "1G", 60, 2, 10**12, None).passed
+    assert judge_load(trial, "1G", 60, 2, Memory(10**12), None).passed
     assert bind({"environment": {"mode": "off"}}, trial) == {"environment": {"mode": "off"}}
 
 
@@ -208,7 +208,7 @@ def test_what_the_server_refuses_itself_is_refused_in_any_mode(policies: dict[st
     found = "numpy: expected 1, found 2 installed, which the model server refuses whatever the gate's mode is"
     assert judge_environment(trial, "3-0a1b2c3d4e5f").found == found
     # One that did not load has not passed the other gate, whoever asks that one alone.
-    assert judge_load(trial, "1G", 60, 2, 10**12, None).passed is False
+    assert judge_load(trial, "1G", 60, 2, Memory(10**12), None).passed is False
 
 
 @pytest.mark.parametrize(
