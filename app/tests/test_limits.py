@@ -227,3 +227,36 @@ def test_head_has_the_length_and_no_body(start: Start, slow_bundle: Path) -> Non
     assert head.endswith(b"\r\n\r\n")
     length = len(get.partition(b"\r\n\r\n")[2])
     assert f"Content-Length: {length}\r\n".encode() in head
+
+
+SURROGATE = rb'{"instances":[[0.0]],"\ud800":1}'
+"""JSON may have half of a pair, which is no character, and which UTF-8 cannot say back."""
+
+
+@pytest.mark.parametrize("path", ["/predict", "/invocations"])
+def test_a_name_that_is_no_unicode_is_refused_and_the_next_request_answered(
+    start: Start, slow_bundle: Path, path: str
+) -> None:
+    server = start(slow_bundle, WORKERS="1", THREADS="1")
+    status, _headers, found = ask(server, request(SURROGATE, path=path))
+    assert status == 400
+    assert r"found \"\ud800\"" in json.dumps(found).replace(r"\\ud800", r"\ud800")
+    assert ask(server, request())[0] == 200
+
+
+def test_a_large_one_for_a_compiled_model_too(start: Start, bundle: Path) -> None:
+    server = start(bundle, WORKERS="1", THREADS="1")
+    assert ask(server, request(SURROGATE + 100_000 * b" "))[0] == 400
+    assert ask(server, request(b'{"instances":[[0.0, 5.0]]}' + 100_000 * b" "))[0] == 200
+
+
+def test_a_model_that_wants_to_end_the_process_ends_its_request_alone(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle, WORKERS="1", THREADS="1")
+    status, _headers, found = ask(server, request(seconds(999)))
+    assert (status, found["type"]) == (500, "urn:modelfleet:problem:server")
+    status, _headers, found = ask(server, request(json.dumps({"instances": [[999]]}).encode(), path="/invocations"))
+    assert (status, found["error_code"]) == (500, "INTERNAL_ERROR")
+    assert ask(server, request())[0] == 200
+    log = server.log.read_text()
+    assert "a request failed: SystemExit" in log
+    assert "999 reasons" not in log

@@ -262,7 +262,13 @@ class Connection(asyncio.Protocol):
         if wait > front.max_wait:
             self._send(service.failed(endpoint, _busy(wait)), headers)
             return
-        self._wait_for(front.scoring, lambda: service.answer(endpoint, ask), headers, seconds)
+        self._wait_for(
+            front.scoring,
+            lambda: service.answer(endpoint, ask),
+            lambda error: service.crashed(endpoint, error),
+            headers,
+            seconds,
+        )
 
     def _on_page(self, path: str, query: str, body: bytes) -> None:
         """What is no route of a protocol goes to the Flask application, which answers anything."""
@@ -289,13 +295,18 @@ class Connection(asyncio.Protocol):
             # Counted in the event loop alone.
             service.metrics.look()
         run = call_flask(front.flask, method, path, query, headers, body)
-        self._wait_for(front.pages, run, headers, None)
+        self._wait_for(front.pages, run, lambda error: service.crashed(None, error, path), headers, None)
 
     def _wait_for(
-        self, queue: Queue, run: Callable[[], Outcome], headers: Mapping[bytes, bytes], seconds: float | None
+        self,
+        queue: Queue,
+        run: Callable[[], Outcome],
+        failed: Callable[[BaseException], Outcome],
+        headers: Mapping[bytes, bytes],
+        seconds: float | None,
     ) -> None:
         front = self._front
-        job = Job(run, lambda outcome: self._on_outcome(outcome, headers), None)
+        job = Job(run, failed, lambda outcome: self._on_outcome(outcome, headers), None)
         self._job = job
         self.ends_at = _FOREVER
         if seconds is not None:

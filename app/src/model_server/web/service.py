@@ -15,7 +15,7 @@ from os import urandom
 from typing import Any, NamedTuple
 
 from model_server.web.capture import Capture
-from model_server.web.failures import body_too_large, failure, failure_of, wrong_content_type
+from model_server.web.failures import SERVER_FAILED, body_too_large, failure, failure_of, wrong_content_type
 from model_server.web.keys import Keys, read_keys
 from model_server.web.logs import LOG, log_failure
 from model_server.web.metrics import Metrics
@@ -111,6 +111,11 @@ class Service:
             if found.status >= 500 or error.__cause__ is not None:
                 log_failure(error)
             return self.failed(endpoint, found)
+
+    def crashed(self, endpoint: Endpoint | None, error: BaseException, path: str = "") -> Outcome:
+        """The answer where ``answer`` did not come back but raised ``error``, as the SystemExit of a model."""
+        log_failure(error)
+        return self.failed(endpoint, failure("server", SERVER_FAILED), path)
 
     def failed(self, endpoint: Endpoint | None, found: Failure, path: str = "") -> Outcome:
         """``found`` as the endpoint's protocol says it, or the protocol that ``path`` is of."""

@@ -20,12 +20,22 @@ _ASLEEP = 0.0005
 
 
 class Job:
-    """Something to be answered. ``done`` is called with the outcome in the event loop, unless ``cancelled`` by then."""
+    """Something to be answered. ``done`` is called with the outcome in the event loop, unless ``cancelled`` by then.
 
-    __slots__ = ("cancelled", "deadline", "done", "run")
+    ``failed`` gives the outcome where ``run`` raises, whatever it is.
+    """
 
-    def __init__(self, run: Callable[[], Outcome], done: Callable[[Outcome], None], deadline: float | None) -> None:
+    __slots__ = ("cancelled", "deadline", "done", "failed", "run")
+
+    def __init__(
+        self,
+        run: Callable[[], Outcome],
+        failed: Callable[[BaseException], Outcome],
+        done: Callable[[Outcome], None],
+        deadline: float | None,
+    ) -> None:
         self.run = run
+        self.failed = failed
         self.done = done
         self.deadline = deadline
         self.cancelled = False
@@ -60,7 +70,11 @@ class Queue:
             outcome = None
             # Nobody waits for the answer of a job whose deadline is past: that was told them when it passed.
             if not job.cancelled and (job.deadline is None or begun < job.deadline):
-                outcome = job.run()
+                try:
+                    outcome = job.run()
+                except BaseException as error:
+                    # A model may raise SystemExit. Without its thread no request would be answered any more.
+                    outcome = job.failed(error)
             # The loop is closed once the worker has given up waiting.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._finish, job, outcome, time.monotonic() - begun)
