@@ -21,6 +21,9 @@ from model_server.scoring.errors import BodyError, ContractError, kind_of, shown
 from model_server.scoring.matrix import array_of_rows
 from model_server.scoring.table import EXACT, Request, is_numeric, table_of_instances
 
+# msgspec decodes a name that is none of a structure's, to say so; such a name may be no UTF-8.
+_NOT_THESE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 
 def decoder(contract: Contract) -> Callable[[bytes], Request]:
     """The function that decodes bodies for ``contract``: what ``decode`` gives and raises, sooner."""
@@ -36,10 +39,10 @@ def decoder(contract: Contract) -> Callable[[bytes], Request]:
         try:
             found = rows(body)
             instances = found.instances
-        except msgspec.MsgspecError:
+        except _NOT_THESE:
             try:
                 found = records(body)
-            except msgspec.MsgspecError:
+            except _NOT_THESE:
                 return decode(body, contract)
             instances = [msgspec.structs.astuple(record) for record in found.instances]
         if not instances or (found.probabilities and not has_probabilities):
