@@ -270,6 +270,33 @@ def test_any_bytes_to_a_model_of_numbers_are_no_fault_of_the_server(
     assert "Traceback" not in server.log.read_text()
 
 
+def test_a_column_may_have_any_name(start: Callable[..., Any], bundle_of: Callable[..., Path], mixed: Any) -> None:
+    names = ['a "b"', "c\\d", "e\nf", "ü \u2028"]
+    rows = mixed[["width", "height", "count", "weight"]].fillna(0.0).set_axis(names, axis=1)
+    server = start(bundle_of(LinearRegression().fit(rows, rows[names[0]]), rows), MODEL_SERVICE="one", WORKERS="1")
+    values = [0.5, 6.0, 3, 1.0]
+    tensors = [
+        {"name": name, "datatype": "FP64", "shape": [1], "data": [value]}
+        for name, value in zip(names, values, strict=True)
+    ]
+    asked = [
+        ("/predict", {"instances": [values]}),
+        ("/predict", {"instances": [dict(zip(names, values, strict=True))]}),
+        ("/v2/models/one/infer", {"inputs": tensors}),
+        ("/invocations", {"dataframe_split": {"columns": names, "data": [values]}}),
+    ]
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+        for path, body in asked:
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            content = answer.read()
+            assert (answer.status, b"0.5" in content or b"0.49999" in content) == (200, True), content
+        for path in ("/openapi.json", "/metrics"):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            assert (answer.status, bool(answer.read())) == (200, True)
+
+
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 
 

@@ -80,6 +80,14 @@ def test_rows_of_another_width_stay_so_and_uneven_ones_are_no_array() -> None:
         array_of_rows([[1.0, 2.0], [3.0]], 2)
 
 
+@pytest.mark.parametrize("name", ['a "b"', "c\\d", "e\nf", "\x00", "ü \u2028", ""])
+def test_both_ways_take_a_column_of_any_name(name: str) -> None:
+    contract = Contract(True, (Input(name, "float64"), Input("y", "int8")), OUTPUTS)
+    for row in ([1.5, 2], {name: 1.5, "y": 2}, {name: 1.5}, {name: "x", "y": 2}):
+        body = json.dumps({"instances": [row]}).encode()
+        assert outcome(decoder(contract), body) == outcome(lambda data, is_=contract: decode(data, is_), body)
+
+
 CONTRACT = Contract(False, (Input("x", "float64"), Input("y", "int8")), OUTPUTS)
 
 
