@@ -21,6 +21,7 @@ import pytest
 import skops.io
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
+from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -34,7 +35,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.feature_selection import SelectKBest
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import (
@@ -49,7 +50,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import (
     FunctionTransformer,
     MaxAbsScaler,
@@ -59,7 +60,7 @@ from sklearn.preprocessing import (
     RobustScaler,
     StandardScaler,
 )
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from model_server.bundle.cli import main
@@ -344,9 +345,26 @@ def test_a_damaged_form_is_one_line(bundle: Path) -> None:
         load(bundle)
 
 
-def test_texts_are_a_series(bundle_of: Bundle) -> None:
+WORDS = make_pipeline(TfidfVectorizer(), LogisticRegression())
+WORDS_AND_LETTERS = make_union(TfidfVectorizer(), make_pipeline(CountVectorizer(analyzer="char"), TfidfTransformer()))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        WORDS,
+        GridSearchCV(WORDS, {"logisticregression__C": [1.0, 2.0]}, cv=2),
+        make_pipeline(WORDS_AND_LETTERS, LogisticRegression()),
+        make_pipeline(FunctionTransformer(), TfidfVectorizer(), LogisticRegression()).set_params(
+            functiontransformer="passthrough"
+        ),
+        GridSearchCV(make_pipeline(WORDS_AND_LETTERS, SVC()), {"svc__C": [1.0, 2.0]}, cv=2),
+    ],
+    ids=["pipeline", "search", "union", "passthrough", "search of a union"],
+)
+def test_texts_are_a_series(bundle_of: Bundle, model: Any) -> None:
     texts = pd.DataFrame({"text": ["good day", "bad day", "good night", "bad night", "so good", "so bad"] * 4})
-    model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts["text"], texts["text"].str.contains("bad"))
+    model = clone(model).fit(texts["text"], texts["text"].str.contains("bad"))
     bundle = bundle_of(model, texts)
     assert load(bundle).contract.series
     check(bundle, model, texts["text"], [[text] for text in texts["text"]])
