@@ -181,6 +181,27 @@ def test_a_deadline_is_kept_and_what_is_too_late_is_not_scored(start: Start, slo
         assert running.result()[0] == 200
 
 
+def queue_of(server: Any) -> float:
+    with server.connection() as connection:
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("model_server_queue "))
+
+
+def test_what_nobody_waits_for_any_more_leaves_the_queue_in_the_metrics_too(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle, WORKERS="1", THREADS="1", MAX_WAIT_MS="60000")
+    with connect(server) as late, connect(server) as gone:
+        late.sendall(request(seconds(0.8), "X-Request-Timeout-Ms: 100"))
+        gone.sendall(request(seconds(0.0)))
+        assert answer_on(late)[0] == 504
+        assert queue_of(server) == 2
+        gone.close()
+        deadline = time.monotonic() + 5
+        while queue_of(server) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert queue_of(server) == 0
+
+
 def test_a_deadline_that_is_none_is_refused(start: Start, slow_bundle: Path) -> None:
     status, _headers, problem = ask(start(slow_bundle), request(seconds(0), "X-Request-Timeout-Ms: soon"))
     assert (status, problem["detail"]) == (400, "X-Request-Timeout-Ms: expected a whole number of milliseconds from 1")

@@ -113,6 +113,22 @@ def test_nothing_waits_while_a_thread_is_free() -> None:
     assert run(work()) == [0, 0, pytest.approx(0.05, rel=0.5), pytest.approx(0.1, rel=0.5)]
 
 
+def test_a_queue_tells_its_depth_when_a_job_that_was_given_up_leaves_it_too() -> None:
+    told: list[int] = []
+
+    async def work() -> None:
+        queue = Queue(asyncio.get_running_loop(), 1, "test", told.append)
+        first, second = (Job(lambda: Outcome(Answer(200, b"")), failed, lambda _outcome: None, None) for _job in "ab")
+        queue.put(first)
+        queue.put(second)
+        first.cancelled = second.cancelled = True
+        while queue.depth:
+            await asyncio.sleep(0.01)
+
+    run(work())
+    assert told == [1, 2, 1, 0]
+
+
 @pytest.mark.parametrize("error", [ValueError, MemoryError, SystemExit, KeyboardInterrupt])
 def test_a_thread_outlives_whatever_its_work_raises(error: type[BaseException]) -> None:
     done: list[tuple[int, str]] = []

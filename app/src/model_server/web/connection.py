@@ -48,7 +48,7 @@ class Front:
         self.connections: set[Connection] = set()
         self.closing = False
         self.turns = turns
-        self.scoring = Queue(loop, settings.threads, "scoring")
+        self.scoring = Queue(loop, settings.threads, "scoring", service.metrics.queued)
         # Everything that is no route of a protocol: rare, and never in the way of predictions.
         self.pages = Queue(loop, 1, "pages")
         self.endpoints = {
@@ -312,10 +312,8 @@ class Connection(asyncio.Protocol):
         if seconds is not None:
             job.deadline = self._begun + seconds
             self._timer = front.loop.call_at(job.deadline, self._on_deadline, headers)
-        metrics = front.service.metrics
-        metrics.in_flight(1)
+        front.service.metrics.in_flight(1)
         queue.put(job)
-        metrics.queued(front.scoring.depth)
 
     def _on_outcome(self, outcome: Outcome, headers: Mapping[bytes, bytes]) -> None:
         self._drop_job()
@@ -334,9 +332,7 @@ class Connection(asyncio.Protocol):
         if self._job is not None:
             self._job.cancelled = True
             self._job = None
-            metrics = self._front.service.metrics
-            metrics.in_flight(-1)
-            metrics.queued(self._front.scoring.depth)
+            self._front.service.metrics.in_flight(-1)
 
     def _go_on(self) -> None:
         """After an answer that was waited for: take what was sent meanwhile."""

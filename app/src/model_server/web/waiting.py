@@ -42,10 +42,20 @@ class Job:
 
 
 class Queue:
-    """Jobs for ``threads`` threads, in order. All of it is called in the event loop but ``_work``."""
+    """Jobs for ``threads`` threads, in order. All of it is called in the event loop but ``_work``.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, threads: int, name: str) -> None:
+    ``tell`` is told of the depth whenever that changes.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        threads: int,
+        name: str,
+        tell: Callable[[int], None] = lambda depth: None,
+    ) -> None:
         self._loop = loop
+        self._tell = tell
         self._threads = threads
         self._jobs: SimpleQueue[Job] = SimpleQueue()
         self.depth = 0
@@ -61,6 +71,7 @@ class Queue:
 
     def put(self, job: Job) -> None:
         self.depth += 1
+        self._tell(self.depth)
         self._jobs.put(job)
 
     def _work(self) -> None:
@@ -81,6 +92,7 @@ class Queue:
 
     def _finish(self, job: Job, outcome: Outcome | None, seconds: float) -> None:
         self.depth -= 1
+        self._tell(self.depth)
         if outcome is None:
             return
         self._mean = seconds if not self._mean else self._mean + (seconds - self._mean) / 8
