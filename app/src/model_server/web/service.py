@@ -190,6 +190,12 @@ class Service:
             self.capture.take(request_id.decode(), answer.scored)
         except OSError as error:
             self._give_up_capture(error)
+        except UnicodeError:
+            # Half of a surrogate pair, which JSON may have and no file. The answer was sent, and all else goes on.
+            LOG.warning(
+                "a request is not captured, for text of it is no Unicode",
+                extra={"fields": {"id": request_id.decode()}},
+            )
 
     def _give_up_capture(self, error: OSError) -> None:
         # A full disk must not stop the model, nor be met again at each request.
