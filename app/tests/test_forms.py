@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
+from onnx import TensorProto, helper
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
 from sklearn.base import clone
@@ -531,3 +532,47 @@ def test_of_onnx_the_classes_are_known_where_the_data_shows_them_all(bundle_of: 
         contract = load(bundle_of(None, pd.DataFrame(rows, columns=COLUMNS), data, model_format="onnx")).contract
         assert contract.outputs[0].classes == classes
         assert contract.outputs[1].classes is None
+
+
+def of_numbers(count: int) -> bytes:
+    """A model in ONNX of each row's mean, which adds up ``count`` numbers before it says so."""
+    sizes = [helper.make_tensor("sizes", TensorProto.INT64, [2], [1, count])]
+    nodes = [
+        helper.make_node("ReduceMin", ["rows"], ["least"], axes=[0, 1], keepdims=1),
+        helper.make_node("Tile", ["least", "sizes"], ["many"]),
+        helper.make_node("ReduceMin", ["many"], ["one"], axes=[1], keepdims=0),
+        helper.make_node("ReduceMean", ["rows"], ["means"], axes=[1], keepdims=0),
+        helper.make_node("Max", ["means", "one"], ["mean"]),
+    ]
+    rows = helper.make_tensor_value_info("rows", TensorProto.DOUBLE, [None, 4])
+    mean = helper.make_tensor_value_info("mean", TensorProto.DOUBLE, [None])
+    graph = helper.make_graph(nodes, "of_numbers", [rows], [mean], sizes)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    found: bytes = model.SerializeToString()
+    return found
+
+
+@pytest.mark.parametrize(("count", "is_cheap"), [(10, True), (10_000_000, False)])
+def test_a_row_that_takes_onnx_long_does_not_hold_up_others(bundle_of: Bundle, count: int, is_cheap: bool) -> None:
+    rows = pd.DataFrame(NUMBERS[:20], columns=COLUMNS)
+    scorer = load(bundle_of(None, rows, of_numbers(count), model_format="onnx"))
+    scorer.start()
+    assert scorer.cheap(1) == is_cheap
+    assert not scorer.cheap(2)
+
+
+def test_onnx_is_asked_for_a_row_of_any_contract_to_time_it(bundle_of: Bundle) -> None:
+    model = make_pipeline(
+        make_column_transformer((OneHotEncoder(), ["city"]), (StandardScaler(), ["width"])), GaussianNB()
+    )
+    frame = pd.DataFrame({"city": ["Bonn", "Köln"] * 10, "width": np.arange(20.0)})
+    scorer = started(bundle_of(model.fit(frame, [0, 1] * 10), frame, scorer="onnx"))
+    assert (scorer.form, scorer.cheap(1)) == ("onnx", True)
+
+
+def test_onnx_that_refuses_the_row_it_is_timed_with_is_not_taken_for_quick(bundle_of: Bundle) -> None:
+    cities = pd.DataFrame({"city": ["Bonn", "Köln"] * 10})
+    model = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(cities.to_numpy(), [0, 1] * 10)
+    kinds = [("city", StringTensorType([None, 1]))]
+    data = to_onnx(model, initial_types=kinds, options={"zipmap": False}).SerializeToString()
+    assert not started(bundle_of(None, cities, data, model_format="onnx")).cheap(1)
