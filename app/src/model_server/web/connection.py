@@ -133,6 +133,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._drop_job()
+        self._body.clear()
+        self._held = b""
+        self._parser.close()
         front = self._front
         front.connections.discard(self)
         front.when_count_changes()
