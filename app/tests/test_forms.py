@@ -21,7 +21,7 @@ import pytest
 import skops.io
 from onnx import TensorProto, helper
 from skl2onnx import to_onnx
-from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
+from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
@@ -234,6 +234,28 @@ def test_what_numpy_has_no_form_of_is_onnx(bundle_of: Bundle, model: Any) -> Non
     np.testing.assert_allclose(answer["probabilities"], model.predict_proba(NUMBERS), rtol=1e-6, atol=1e-9)
 
 
+def test_a_conversion_that_differs_is_followed_by_the_next(bundle_of: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    right, wrong = GaussianNB().fit(NUMBERS, TWO), GaussianNB(var_smoothing=1.0).fit(NUMBERS, TWO)
+    rows = pd.DataFrame(NUMBERS, columns=COLUMNS)
+    tried = []
+
+    def convert(model: Any, initial_types: Any, options: Any) -> Any:
+        kind = type(initial_types[0][1])
+        tried.append(kind)
+        found = wrong if kind in differ else right
+        return to_onnx(found, initial_types=[("rows", DoubleTensorType([None, 4]))], options={"zipmap": False})
+
+    monkeypatch.setattr("skl2onnx.to_onnx", convert)
+    differ = {DoubleTensorType}
+    bundle = bundle_of(right, rows)
+    assert (read_manifest(bundle).scorer, tried) == ("onnx", [DoubleTensorType, FloatTensorType])
+    assert asked(started(bundle), as_json(NUMBERS))["predictions"] == right.predict(NUMBERS).tolist()
+    differ.add(FloatTensorType)
+    manifest = read_manifest(bundle_of(right, rows))
+    assert manifest.scorer == "native"
+    assert manifest.tried[-1]["reason"] == "its predictions differ on rows of the data"
+
+
 def test_a_model_without_a_form_is_served_by_scikit_learn_and_inspect_says_why(
     bundle_of: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,7 +273,7 @@ def test_a_model_without_a_form_is_served_by_scikit_learn_and_inspect_says_why(
 def test_a_form_that_differs_is_not_kept(bundle_of: Bundle, classifier: Any, numbers: pd.DataFrame) -> None:
     form = FORMS["linear"]
 
-    def compile_another(model: Any, contract: Any) -> bytes:
+    def compile_another(model: Any, contract: Any) -> Any:
         other = pickle.loads(pickle.dumps(model))
         other[-1].intercept_ = np.add(other[-1].intercept_, [1e-4, 0, 0])
         return form.compile(other, contract)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -133,8 +133,11 @@ def _feed(inputs: list[Any], contract: Contract) -> Callable[[Table], dict[str, 
     return columns
 
 
-def compile_onnx(model: Any, contract: Contract) -> bytes:
-    """The bytes of an ONNX model; a NotCompiledError for one that skl2onnx cannot convert, or that is large."""
+def compile_onnx(model: Any, contract: Contract) -> Iterator[bytes]:
+    """The bytes of ONNX models, in double and in single precision, as far as they can be loaded.
+
+    A NotCompiledError for a model that skl2onnx cannot convert, or that is large.
+    """
     if contract.series:
         raise NotCompiledError("it takes text")
     try:
@@ -151,7 +154,7 @@ def compile_onnx(model: Any, contract: Contract) -> bytes:
     if any(np.isinf(part.tree_.threshold).any() for part in estimators(model) if hasattr(part, "tree_")):
         # A split of missing values from all others. The converter looks for the float above infinity, for ever.
         raise NotCompiledError("skl2onnx cannot convert trees that split off missing values")
-    reason = ""
+    reason, is_converted = "", False
     # In double precision where all its parts have it, which trees and support vectors do not.
     for floats in (DoubleTensorType, FloatTensorType):
         if is_numeric(contract) and not contract.columns:
@@ -171,8 +174,10 @@ def compile_onnx(model: Any, contract: Contract) -> bytes:
             continue
         if len(data) > LARGEST:
             raise NotCompiledError(f"its {math.ceil(len(data) / 2**20)} MiB would be in memory once for each worker")
-        return data
-    raise NotCompiledError(f"skl2onnx: {reason}")
+        is_converted = True
+        yield data
+    if not is_converted:
+        raise NotCompiledError(f"skl2onnx: {reason}")
 
 
 def load_onnx(data: bytes, contract: Contract) -> Onnx:
