@@ -256,6 +256,13 @@ def test_a_conversion_that_differs_is_followed_by_the_next(bundle_of: Bundle, mo
     assert manifest.tried[-1]["reason"] == "its predictions differ on rows of the data"
 
 
+@pytest.mark.parametrize("model", [KNeighborsClassifier(), make_pipeline(StandardScaler(), KNeighborsClassifier())])
+def test_neighbours_are_left_to_scikit_learn_which_finds_them_sooner(bundle_of: Bundle, model: Any) -> None:
+    manifest = read_manifest(bundle_of(model.fit(NUMBERS, TWO), pd.DataFrame(NUMBERS, columns=COLUMNS)))
+    assert (manifest.scorer, manifest.tried[-1]["form"]) == ("native", "onnx")
+    assert manifest.tried[-1]["reason"] == "scikit-learn finds nearest neighbours sooner"
+
+
 def test_a_model_without_a_form_is_served_by_scikit_learn_and_inspect_says_why(
     bundle_of: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:

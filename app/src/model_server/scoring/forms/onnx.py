@@ -136,7 +136,7 @@ def _feed(inputs: list[Any], contract: Contract) -> Callable[[Table], dict[str, 
 def compile_onnx(model: Any, contract: Contract) -> Iterator[bytes]:
     """The bytes of ONNX models, in double and in single precision, as far as they can be loaded.
 
-    A NotCompiledError for a model that skl2onnx cannot convert, or that is large.
+    A NotCompiledError for a model that skl2onnx cannot convert, that is large, or that scikit-learn is faster with.
     """
     if contract.series:
         raise NotCompiledError("it takes text")
@@ -154,6 +154,9 @@ def compile_onnx(model: Any, contract: Contract) -> Iterator[bytes]:
     if any(np.isinf(part.tree_.threshold).any() for part in estimators(model) if hasattr(part, "tree_")):
         # A split of missing values from all others. The converter looks for the float above infinity, for ever.
         raise NotCompiledError("skl2onnx cannot convert trees that split off missing values")
+    if any(hasattr(part, "n_samples_fit_") for part in estimators(model)):
+        # ONNX Runtime compares a row with each of them, and takes several times as long where there are some hundreds.
+        raise NotCompiledError("scikit-learn finds nearest neighbours sooner")
     reason, is_converted = "", False
     # In double precision where all its parts have it, which trees and support vectors do not.
     for floats in (DoubleTensorType, FloatTensorType):
