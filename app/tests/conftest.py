@@ -123,10 +123,13 @@ def scorer(bundle: Path) -> Scorer:
 
 
 SLOW_MODEL = """
+import sys
 import time
 
 class Slow:
     def predict(self, rows):
+        if rows[0, 0] == 999:
+            sys.exit(f"the model had {rows[0, 0]:.0f} reasons")
         time.sleep(rows[0, 0])
         return rows[:, 0]
 """
@@ -134,7 +137,7 @@ class Slow:
 
 @pytest.fixture
 def slow_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model that takes as many seconds as the first value says, and answers it."""
+    """A model that takes as many seconds as the first value says, and answers it; 999 ends what calls it."""
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "slow_model.py").write_text(SLOW_MODEL)
     monkeypatch.syspath_prepend(tmp_path / "modules")

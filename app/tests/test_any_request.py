@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import LinearRegression
 
 SECRET = "of-the-client"
 """Is in every text that is sent as a value, and in no answer that refuses it."""
@@ -165,6 +167,134 @@ def test_any_body_is_answered_by_its_protocol(
     assert "Traceback" not in log
     assert SECRET not in log
     assert KEY not in log
+
+
+RIGHT_NUMBERS: dict[str, list[tuple[str, bytes]]] = {
+    "/predict": [
+        ("application/json", b'{"instances":[[0.5,3,7],[1,2,3]]}'),
+        ("application/json", b'{"instances":[{"width":0.5,"count":3,"huge":7}],"probabilities":false}'),
+    ],
+    "/v2/models/numbers/infer": [
+        (
+            "application/json",
+            b'{"id":"1","inputs":[{"name":"width","shape":[1],"datatype":"FP64","data":[0.5]},'
+            b'{"name":"count","shape":[1,1],"datatype":"INT64","data":[[3]],"parameters":{"x":1}},'
+            b'{"name":"huge","shape":[1],"datatype":"UINT64","data":[7]}],"outputs":[{"name":"predictions"}]}',
+        ),
+        (
+            "application/json",
+            b'{"inputs":[{"name":"rows","shape":[1,3],"datatype":"UINT64","data":[1,3,7]}],'
+            b'"parameters":{"binary_data_output":true}}',
+        ),
+        ("", b'{"inputs":[{"name":"rows","shape":[1,3],"datatype":"FP32","data":[[0.5,3,7]]}]}'),
+        (
+            "",
+            b'{"inputs":[{"name":"width","shape":[1],"datatype":"UINT64","data":[1]},'
+            b'{"name":"count","shape":[1],"datatype":"UINT64","data":[3]},'
+            b'{"name":"huge","shape":[1],"datatype":"UINT64","data":[7]}]}',
+        ),
+    ],
+    "/invocations": [
+        ("application/json", b'{"dataframe_split":{"columns":["width","count","huge"],"data":[[0.5,3,7]]}}'),
+        ("application/json", b'{"dataframe_records":[{"width":0.5,"count":3,"huge":7}],"params":{"x":1}}'),
+        ("application/json", b'{"inputs":{"width":[0.5],"count":[3],"huge":[7]}}'),
+        ("text/csv", b"width,count,huge\n0.5,3,7\n1,2,3\n"),
+    ],
+}
+
+OF_TEXT = b'{"inputs":[{"name":"rows","shape":[1,3],"datatype":"BYTES","data":["x","y","z"]}]}'
+"""Nothing that a model of numbers takes."""
+
+PIECES = re.compile(rb'"[^"]*"|[-+.0-9A-Za-z]+|.', re.DOTALL)
+ODD_TEXTS = (
+    *(b'"x"', b'"\xff"', rb'"\ud800"', rb'"\ud83d\ude00"', rb'"\u0000"', b'"\xed\xa0\x80"', b'"\xe2\x80\xa8"', b'"'),
+    *(b'"FP16"', b'"UINT64"', b'"BOOL"', b'"BYTES"', b'"INT8"', b'"binary_data_size"', b'"data"', b'"columns"'),
+)
+ODD_NUMBERS = (
+    *(b"null", b"true", b"NaN", b"-0", b"0.5", b"1e999", b"1e308", b"-1", b"0", b"2", b"[]", b"{}", b"01", b'"\xff"'),
+    *(b"2147483648", b"9007199254740993", b"9223372036854775808", b"18446744073709551616", b"[1]", rb'"\ud800"'),
+    *(401 * b"9", b"-" + 401 * b"9", 4000 * b"9", 5000 * b"9"),
+)
+ODD = (*ODD_TEXTS, *ODD_NUMBERS, b"", b",", b"\n", b"\r", b"\xff", b"\xe2\x80\xa8", b"\x00", 50_000 * b"[")
+
+
+@st.composite
+def odd(draw: st.DrawFn, path: str) -> tuple[str, bytes]:
+    """A right body with some of its pieces replaced by others: mostly texts by texts, and numbers by numbers."""
+    bodies = [*RIGHT_NUMBERS[path], ("", OF_TEXT)] if "infer" in path else RIGHT_NUMBERS[path]
+    kind, body = draw(st.sampled_from(bodies))
+    if not draw(st.integers(0, 20)):
+        return kind, draw(st.binary())
+    pieces = PIECES.findall(body)
+    words = [place for place, piece in enumerate(pieces) if piece[:1] == b'"' or piece.isalnum()]
+    for _change in range(draw(st.integers(1, 3))):
+        if draw(st.integers(0, 5)):
+            place = draw(st.sampled_from(words))
+            others = st.sampled_from(ODD_TEXTS if pieces[place][:1] == b'"' else ODD_NUMBERS)
+        else:
+            place, others = draw(st.integers(0, len(pieces) - 1)), st.sampled_from(ODD) | st.binary(max_size=6)
+        pieces[place] = draw(others)
+    return kind, b"".join(pieces) + draw(st.sampled_from([b"", b"\n", 40_000 * b" "]))
+
+
+@pytest.mark.parametrize("path", list(RIGHT_NUMBERS))
+def test_any_bytes_to_a_model_of_numbers_are_no_fault_of_the_server(
+    path: str, start: Callable[..., Any], bundle_of: Callable[..., Path], mixed: Any
+) -> None:
+    rows = mixed[["width", "count"]].assign(huge=mixed["count"].astype("uint64"))
+    model = LinearRegression().fit(rows, rows["width"])
+    server = start(bundle_of(model, rows, version="3"), MODEL_SERVICE="numbers", WORKERS="1", THREADS="1")
+    answered: set[int] = set()
+
+    def ask(kind: str, body: bytes) -> int:
+        connection.request("POST", path, body, {"Content-Type": kind} if kind else {})
+        answer = connection.getresponse()
+        content = answer.read()
+        answered.add(answer.status)
+        assert answer.status < 500, (body[:500], content)
+        assert answer.status == 200 or json.loads(content).keys() >= shape, (body[:500], content)
+        return answer.status
+
+    shape = {"error"} if "infer" in path else SHAPES[path]
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+        assert {ask(*right) for right in RIGHT_NUMBERS[path]} == {200}
+
+        @settings(max_examples=8 * EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @given(odd(path))
+        def check(asked: tuple[str, bytes]) -> None:
+            ask(*asked)
+
+        check()
+    assert {200, 400} <= answered
+    assert server.ready() == 200
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_a_column_may_have_any_name(start: Callable[..., Any], bundle_of: Callable[..., Path], mixed: Any) -> None:
+    names = ['a "b"', "c\\d", "e\nf", "ü \u2028"]
+    rows = mixed[["width", "height", "count", "weight"]].fillna(0.0).set_axis(names, axis=1)
+    server = start(bundle_of(LinearRegression().fit(rows, rows[names[0]]), rows), MODEL_SERVICE="one", WORKERS="1")
+    values = [0.5, 6.0, 3, 1.0]
+    tensors = [
+        {"name": name, "datatype": "FP64", "shape": [1], "data": [value]}
+        for name, value in zip(names, values, strict=True)
+    ]
+    asked = [
+        ("/predict", {"instances": [values]}),
+        ("/predict", {"instances": [dict(zip(names, values, strict=True))]}),
+        ("/v2/models/one/infer", {"inputs": tensors}),
+        ("/invocations", {"dataframe_split": {"columns": names, "data": [values]}}),
+    ]
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+        for path, body in asked:
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            content = answer.read()
+            assert (answer.status, b"0.5" in content or b"0.49999" in content) == (200, True), content
+        for path in ("/openapi.json", "/metrics"):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            assert (answer.status, bool(answer.read())) == (200, True)
 
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)

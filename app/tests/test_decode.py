@@ -80,6 +80,14 @@ def test_rows_of_another_width_stay_so_and_uneven_ones_are_no_array() -> None:
         array_of_rows([[1.0, 2.0], [3.0]], 2)
 
 
+@pytest.mark.parametrize("name", ['a "b"', "c\\d", "e\nf", "\x00", "ü \u2028", ""])
+def test_both_ways_take_a_column_of_any_name(name: str) -> None:
+    contract = Contract(True, (Input(name, "float64"), Input("y", "int8")), OUTPUTS)
+    for row in ([1.5, 2], {name: 1.5, "y": 2}, {name: 1.5}, {name: "x", "y": 2}):
+        body = json.dumps({"instances": [row]}).encode()
+        assert outcome(decoder(contract), body) == outcome(lambda data, is_=contract: decode(data, is_), body)
+
+
 CONTRACT = Contract(False, (Input("x", "float64"), Input("y", "int8")), OUTPUTS)
 
 
@@ -94,4 +102,28 @@ CONTRACT = Contract(False, (Input("x", "float64"), Input("y", "int8")), OUTPUTS)
 @example('{"instances": [[01, 1]]}')
 def test_both_ways_read_the_same_json(text: str) -> None:
     body = text.encode()
+    assert_both_ways_are_the_same(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"\xff":1}',
+        b'{"instances":[[1,1]],"\xff":1}',
+        b'{"instances":[{"x":1,"\xff":1}]}',
+        b'{"instances":[["\xff",1]]}',
+        rb'{"instances":[[1,1]],"\ud800":1}',
+        rb'{"instances":[{"x":1,"y":1,"\ud800":1}]}',
+        b'{"instances":[[1,%b]]}' % (401 * b"9"),
+        b'{"instances":[[%b,1]]}' % (401 * b"9"),
+        b'{"instances":[[%b,1]]}' % (5000 * b"9"),
+        b'{"instances":%b' % (100_000 * b"["),
+        b'{"instances":[[1,1]],"probabilities":%b' % (100_000 * b"["),
+    ],
+)
+def test_what_is_no_json_is_refused_both_ways(body: bytes) -> None:
+    assert_both_ways_are_the_same(body)
+
+
+def assert_both_ways_are_the_same(body: bytes) -> None:
     assert outcome(decoder(CONTRACT), body) == outcome(lambda data: decode(data, CONTRACT), body)

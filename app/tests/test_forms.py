@@ -19,8 +19,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
+from onnx import TensorProto, helper
 from skl2onnx import to_onnx
-from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
+from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
+from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -34,7 +36,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.feature_selection import SelectKBest
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import (
@@ -49,7 +51,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import (
     FunctionTransformer,
     MaxAbsScaler,
@@ -59,7 +61,7 @@ from sklearn.preprocessing import (
     RobustScaler,
     StandardScaler,
 )
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from model_server.bundle.cli import main
@@ -232,6 +234,35 @@ def test_what_numpy_has_no_form_of_is_onnx(bundle_of: Bundle, model: Any) -> Non
     np.testing.assert_allclose(answer["probabilities"], model.predict_proba(NUMBERS), rtol=1e-6, atol=1e-9)
 
 
+def test_a_conversion_that_differs_is_followed_by_the_next(bundle_of: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    right, wrong = GaussianNB().fit(NUMBERS, TWO), GaussianNB(var_smoothing=1.0).fit(NUMBERS, TWO)
+    rows = pd.DataFrame(NUMBERS, columns=COLUMNS)
+    tried = []
+
+    def convert(model: Any, initial_types: Any, options: Any) -> Any:
+        kind = type(initial_types[0][1])
+        tried.append(kind)
+        found = wrong if kind in differ else right
+        return to_onnx(found, initial_types=[("rows", DoubleTensorType([None, 4]))], options={"zipmap": False})
+
+    monkeypatch.setattr("skl2onnx.to_onnx", convert)
+    differ = {DoubleTensorType}
+    bundle = bundle_of(right, rows)
+    assert (read_manifest(bundle).scorer, tried) == ("onnx", [DoubleTensorType, FloatTensorType])
+    assert asked(started(bundle), as_json(NUMBERS))["predictions"] == right.predict(NUMBERS).tolist()
+    differ.add(FloatTensorType)
+    manifest = read_manifest(bundle_of(right, rows))
+    assert manifest.scorer == "native"
+    assert manifest.tried[-1]["reason"] == "its predictions differ on rows of the data"
+
+
+@pytest.mark.parametrize("model", [KNeighborsClassifier(), make_pipeline(StandardScaler(), KNeighborsClassifier())])
+def test_neighbours_are_left_to_scikit_learn_which_finds_them_sooner(bundle_of: Bundle, model: Any) -> None:
+    manifest = read_manifest(bundle_of(model.fit(NUMBERS, TWO), pd.DataFrame(NUMBERS, columns=COLUMNS)))
+    assert (manifest.scorer, manifest.tried[-1]["form"]) == ("native", "onnx")
+    assert manifest.tried[-1]["reason"] == "scikit-learn finds nearest neighbours sooner"
+
+
 def test_a_model_without_a_form_is_served_by_scikit_learn_and_inspect_says_why(
     bundle_of: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -249,7 +280,7 @@ def test_a_model_without_a_form_is_served_by_scikit_learn_and_inspect_says_why(
 def test_a_form_that_differs_is_not_kept(bundle_of: Bundle, classifier: Any, numbers: pd.DataFrame) -> None:
     form = FORMS["linear"]
 
-    def compile_another(model: Any, contract: Any) -> bytes:
+    def compile_another(model: Any, contract: Any) -> Any:
         other = pickle.loads(pickle.dumps(model))
         other[-1].intercept_ = np.add(other[-1].intercept_, [1e-4, 0, 0])
         return form.compile(other, contract)
@@ -344,9 +375,26 @@ def test_a_damaged_form_is_one_line(bundle: Path) -> None:
         load(bundle)
 
 
-def test_texts_are_a_series(bundle_of: Bundle) -> None:
+WORDS = make_pipeline(TfidfVectorizer(), LogisticRegression())
+WORDS_AND_LETTERS = make_union(TfidfVectorizer(), make_pipeline(CountVectorizer(analyzer="char"), TfidfTransformer()))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        WORDS,
+        GridSearchCV(WORDS, {"logisticregression__C": [1.0, 2.0]}, cv=2),
+        make_pipeline(WORDS_AND_LETTERS, LogisticRegression()),
+        make_pipeline(FunctionTransformer(), TfidfVectorizer(), LogisticRegression()).set_params(
+            functiontransformer="passthrough"
+        ),
+        GridSearchCV(make_pipeline(WORDS_AND_LETTERS, SVC()), {"svc__C": [1.0, 2.0]}, cv=2),
+    ],
+    ids=["pipeline", "search", "union", "passthrough", "search of a union"],
+)
+def test_texts_are_a_series(bundle_of: Bundle, model: Any) -> None:
     texts = pd.DataFrame({"text": ["good day", "bad day", "good night", "bad night", "so good", "so bad"] * 4})
-    model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts["text"], texts["text"].str.contains("bad"))
+    model = clone(model).fit(texts["text"], texts["text"].str.contains("bad"))
     bundle = bundle_of(model, texts)
     assert load(bundle).contract.series
     check(bundle, model, texts["text"], [[text] for text in texts["text"]])
@@ -513,3 +561,47 @@ def test_of_onnx_the_classes_are_known_where_the_data_shows_them_all(bundle_of: 
         contract = load(bundle_of(None, pd.DataFrame(rows, columns=COLUMNS), data, model_format="onnx")).contract
         assert contract.outputs[0].classes == classes
         assert contract.outputs[1].classes is None
+
+
+def of_numbers(count: int) -> bytes:
+    """A model in ONNX of each row's mean, which adds up ``count`` numbers before it says so."""
+    sizes = [helper.make_tensor("sizes", TensorProto.INT64, [2], [1, count])]
+    nodes = [
+        helper.make_node("ReduceMin", ["rows"], ["least"], axes=[0, 1], keepdims=1),
+        helper.make_node("Tile", ["least", "sizes"], ["many"]),
+        helper.make_node("ReduceMin", ["many"], ["one"], axes=[1], keepdims=0),
+        helper.make_node("ReduceMean", ["rows"], ["means"], axes=[1], keepdims=0),
+        helper.make_node("Max", ["means", "one"], ["mean"]),
+    ]
+    rows = helper.make_tensor_value_info("rows", TensorProto.DOUBLE, [None, 4])
+    mean = helper.make_tensor_value_info("mean", TensorProto.DOUBLE, [None])
+    graph = helper.make_graph(nodes, "of_numbers", [rows], [mean], sizes)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    found: bytes = model.SerializeToString()
+    return found
+
+
+@pytest.mark.parametrize(("count", "is_cheap"), [(10, True), (10_000_000, False)])
+def test_a_row_that_takes_onnx_long_does_not_hold_up_others(bundle_of: Bundle, count: int, is_cheap: bool) -> None:
+    rows = pd.DataFrame(NUMBERS[:20], columns=COLUMNS)
+    scorer = load(bundle_of(None, rows, of_numbers(count), model_format="onnx"))
+    scorer.start()
+    assert scorer.cheap(1) == is_cheap
+    assert not scorer.cheap(2)
+
+
+def test_onnx_is_asked_for_a_row_of_any_contract_to_time_it(bundle_of: Bundle) -> None:
+    model = make_pipeline(
+        make_column_transformer((OneHotEncoder(), ["city"]), (StandardScaler(), ["width"])), GaussianNB()
+    )
+    frame = pd.DataFrame({"city": ["Bonn", "Köln"] * 10, "width": np.arange(20.0)})
+    scorer = started(bundle_of(model.fit(frame, [0, 1] * 10), frame, scorer="onnx"))
+    assert (scorer.form, scorer.cheap(1)) == ("onnx", True)
+
+
+def test_onnx_that_refuses_the_row_it_is_timed_with_is_not_taken_for_quick(bundle_of: Bundle) -> None:
+    cities = pd.DataFrame({"city": ["Bonn", "Köln"] * 10})
+    model = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(cities.to_numpy(), [0, 1] * 10)
+    kinds = [("city", StringTensorType([None, 1]))]
+    data = to_onnx(model, initial_types=kinds, options={"zipmap": False}).SerializeToString()
+    assert not started(bundle_of(None, cities, data, model_format="onnx")).cheap(1)

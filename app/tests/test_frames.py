@@ -104,6 +104,21 @@ def test_csv_gives_the_rows(rows: str, ending: str, missing: str) -> None:
     same(csv_decoder(contract)(text.getvalue().encode()), predicted(ROWS[rows], contract))
 
 
+# What splitlines takes for the end of a line, and csv does not.
+NO_ENDS = ("a\x0bb", "a\x0cb", "\x1ca\x1d\x1e", "a\x85b", "a\u2028b", "\u2029")
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    ("text", "quote"),
+    [*((text, quote) for text in NO_ENDS for quote in ("", '"')), ("a\nb", '"'), ("\r", '"'), ("\r\n", '"')],
+)
+def test_a_row_of_csv_ends_where_a_line_does_and_nowhere_else(text: str, quote: str, ending: str) -> None:
+    contract = Contract(True, (Input("s", "string"), Input("x", "float64")), OUTPUTS)
+    body = ending.join(["s,x", f"{quote}{text}{quote},1", "b,2", ""]).encode()
+    same(csv_decoder(contract)(body), predicted([[text, 1], ["b", 2]], contract))
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -163,6 +178,9 @@ def test_rows_that_do_not_fit_the_contract_are_refused(body: bytes, message: str
         (b"\xff", "the body: expected CSV in UTF-8, found other bytes"),
         (b'x,y,n\n"1,2,3\n', "the body is not valid CSV"),
         (b"x,y,n\n1,2\n", "row 0: expected 3 values, found 2"),
+        (b"\xef\xbb\xbfx,y,n\n1,2\n", "row 0: expected 3 values, found 2"),
+        ("x,y,n\n1,\u2028,3\n".encode(), "row 0, column 'y': expected a number or null, found text"),
+        (b"x,y,n\n1,2,\r3\n", "row 1: expected 3 values, found 1"),
         (b"x,y,n\n1,2,3],[4,5,6\n", "row 0: expected 3 values, found 6"),
         (b"x,y\n1,2\n", "column 'n' is missing"),
         (b"x,y,n,n\n1,2,3,4\n", "column 'n' is there twice"),

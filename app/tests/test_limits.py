@@ -181,6 +181,27 @@ def test_a_deadline_is_kept_and_what_is_too_late_is_not_scored(start: Start, slo
         assert running.result()[0] == 200
 
 
+def queue_of(server: Any) -> float:
+    with server.connection() as connection:
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("model_server_queue "))
+
+
+def test_what_nobody_waits_for_any_more_leaves_the_queue_in_the_metrics_too(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle, WORKERS="1", THREADS="1", MAX_WAIT_MS="60000")
+    with connect(server) as late, connect(server) as gone:
+        late.sendall(request(seconds(0.8), "X-Request-Timeout-Ms: 100"))
+        gone.sendall(request(seconds(0.0)))
+        assert answer_on(late)[0] == 504
+        assert queue_of(server) == 2
+        gone.close()
+        deadline = time.monotonic() + 5
+        while queue_of(server) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert queue_of(server) == 0
+
+
 def test_a_deadline_that_is_none_is_refused(start: Start, slow_bundle: Path) -> None:
     status, _headers, problem = ask(start(slow_bundle), request(seconds(0), "X-Request-Timeout-Ms: soon"))
     assert (status, problem["detail"]) == (400, "X-Request-Timeout-Ms: expected a whole number of milliseconds from 1")
@@ -227,3 +248,36 @@ def test_head_has_the_length_and_no_body(start: Start, slow_bundle: Path) -> Non
     assert head.endswith(b"\r\n\r\n")
     length = len(get.partition(b"\r\n\r\n")[2])
     assert f"Content-Length: {length}\r\n".encode() in head
+
+
+SURROGATE = rb'{"instances":[[0.0]],"\ud800":1}'
+"""JSON may have half of a pair, which is no character, and which UTF-8 cannot say back."""
+
+
+@pytest.mark.parametrize("path", ["/predict", "/invocations"])
+def test_a_name_that_is_no_unicode_is_refused_and_the_next_request_answered(
+    start: Start, slow_bundle: Path, path: str
+) -> None:
+    server = start(slow_bundle, WORKERS="1", THREADS="1")
+    status, _headers, found = ask(server, request(SURROGATE, path=path))
+    assert status == 400
+    assert r"found \"\ud800\"" in json.dumps(found).replace(r"\\ud800", r"\ud800")
+    assert ask(server, request())[0] == 200
+
+
+def test_a_large_one_for_a_compiled_model_too(start: Start, bundle: Path) -> None:
+    server = start(bundle, WORKERS="1", THREADS="1")
+    assert ask(server, request(SURROGATE + 100_000 * b" "))[0] == 400
+    assert ask(server, request(b'{"instances":[[0.0, 5.0]]}' + 100_000 * b" "))[0] == 200
+
+
+def test_a_model_that_wants_to_end_the_process_ends_its_request_alone(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle, WORKERS="1", THREADS="1")
+    status, _headers, found = ask(server, request(seconds(999)))
+    assert (status, found["type"]) == (500, "urn:modelfleet:problem:server")
+    status, _headers, found = ask(server, request(json.dumps({"instances": [[999]]}).encode(), path="/invocations"))
+    assert (status, found["error_code"]) == (500, "INTERNAL_ERROR")
+    assert ask(server, request())[0] == 200
+    log = server.log.read_text()
+    assert "a request failed: SystemExit" in log
+    assert "999 reasons" not in log

@@ -19,6 +19,9 @@ import pandas as pd
 import pytest
 from flask.testing import FlaskClient
 from sklearn.ensemble import IsolationForest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
 from model_server.scoring.load import load
@@ -300,6 +303,38 @@ def test_captured_files_never_take_more_than_their_bytes(scorer: Scorer, tmp_pat
 def test_a_column_that_is_not_there_cannot_be_redacted(scorer: Scorer, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="CAPTURE_REDACT: expected columns of the contract, found 'depth'"):
         capture_of(scorer, tmp_path, redacted=("depth",))
+
+
+@pytest.mark.parametrize("form", ["trees", "native"])
+def test_text_that_no_file_can_hold_is_not_captured_and_the_connection_goes_on(
+    start: Callable[..., Any],
+    bundle_of: Callable[..., Path],
+    mixed_classifier: Any,
+    mixed: pd.DataFrame,
+    tmp_path: Path,
+    form: str,
+) -> None:
+    if form == "native":
+        mixed = mixed[["city"]]
+        mixed_classifier = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(mixed["city"], mixed["city"])
+    bundle = bundle_of(mixed_classifier, mixed)
+    assert load(bundle).form == form
+    folder = tmp_path / "captured"
+    server = start(bundle, WORKERS="1", THREADS="1", CAPTURE_DIR=str(folder), CAPTURE_SHARE="1")
+    (row,) = json.loads(mixed.head(1).to_json(orient="records"))
+    with server.connection() as connection:
+        for number, city in enumerate(("Bonn", "\ud800", "Köln")):
+            body = json.dumps({"instances": [{**row, "city": city}]})
+            connection.request(
+                "POST", "/predict", body, {"Content-Type": "application/json", "X-Request-ID": str(number)}
+            )
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()[:15]) == (200, b'{"predictions":')
+    server.process.terminate()
+    server.process.wait(10)
+    assert [line["id"] for line in captured(folder)] == ["0", "2"]
+    (logged,) = (line for line in lines_of(server) if line["event"].startswith("a request is not captured"))
+    assert logged["id"] == "1"
 
 
 def test_a_full_disk_ends_the_capture_and_not_the_service(

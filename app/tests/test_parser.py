@@ -3,6 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import gc
+import weakref
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,3 +158,18 @@ def test_a_head_that_never_ends_is_refused_before_it_fills_the_memory() -> None:
     reader.feed(b"GET / HTTP/1.1\r\na: ")
     with pytest.raises(ParseError, match="headers"):
         reader.feed_in_parts(b"b" * LARGEST_HEAD, 1000)
+
+
+@pytest.mark.parametrize("sent", [b"", POST[:-2], POST + CHUNKED, b"nonsense\r\n\r\n"])
+def test_a_parser_that_is_closed_is_no_part_of_a_circle(sent: bytes) -> None:
+    reader = Reader()
+    with suppress(ParseError):
+        reader.parser.feed(sent)
+    gone = weakref.ref(reader), weakref.ref(reader.parser)
+    gc.disable()
+    try:
+        reader.parser.close()
+        del reader
+        assert (gone[0](), gone[1]()) == (None, None)
+    finally:
+        gc.enable()

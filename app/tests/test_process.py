@@ -266,6 +266,25 @@ def test_a_large_request_takes_the_memory_of_the_one_before(start: Callable[...,
     assert sorted(faults)[len(faults) // 2] <= 3
 
 
+def test_a_connection_that_is_lost_leaves_nothing_behind(start: Callable[..., Any], bundle: Path) -> None:
+    server = start(bundle, WORKERS="1")
+    (worker,) = workers_of(server)
+    half = b"POST /predict HTTP/1.1\r\nContent-Length: 8000000\r\n\r\n" + bytes(4_000_000)
+
+    def send_half(count: int) -> int:
+        """The worker's memory after so many clients that left in the middle of a request, in bytes."""
+        for _client in range(count):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+                client.sendall(half)
+        with server.connection() as connection:
+            assert ask(connection, "POST", "/predict", {"instances": [[0.5, 8.25]]})[0] == 200
+        return 4096 * int(Path(f"/proc/{worker}/statm").read_text().split()[1])
+
+    first = send_half(5)
+    # All of them together sent 240 MB.
+    assert send_half(60) - first < 60e6
+
+
 def page_faults(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[7])
 

@@ -203,6 +203,12 @@ def test_answers_that_json_cannot_hold_are_errors(array: Any, message: str) -> N
         encode({"predictions": array})
 
 
+@pytest.mark.parametrize("dtype", [object, "U1"])
+def test_text_that_is_no_unicode_and_comes_back_is_the_fault_of_the_values(dtype: Any) -> None:
+    with pytest.raises(RefusedError, match="the model answers with text that is no Unicode"):
+        encode({"predictions": np.array(["\ud800"], dtype=dtype)})
+
+
 def test_infinity_is_the_fault_of_the_values() -> None:
     message = "row 1, output 'predictions': expected a finite number, found infinity: the values of the row are too la"
     with pytest.raises(RefusedError, match=message) as found:

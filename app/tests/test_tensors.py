@@ -177,6 +177,32 @@ def test_a_body_of_another_form_is_refused(data: bytes, message: str) -> None:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
+        (b'{"name":"s","shape":[1],"datatype":"BYTES","data":["\xff"]}', 'input "s": data: expected text in UTF-8'),
+        (b'{"name":"s","shape":[1,1],"datatype":"BYTES","data":[["\xff"]]}', 'input "s": data: expected text in UTF-8'),
+        (b'{"name":"x","shape":[1],"datatype":"FP64","data":["\xff"]}', r'input "x": data \[0\]: expected float'),
+        (b'{"name":"x","shape":[1],"datatype":"UINT64","data":[%b]}' % (401 * b"9"), "UINT64, found a larger one"),
+        (b'{"name":"x","shape":[1,1],"datatype":"UINT64","data":[[%b]]}' % (401 * b"9"), "UINT64, found a larger one"),
+        (b'{"name":"x","shape":[1],"datatype":"UINT64","data":[18446744073709551616]}', "UINT64, found a larger one"),
+        (b'{"name":"x","shape":[%b],"datatype":"FP64","data":[1]}' % (4000 * b"9"), r"shape\[0\]: expected int <= 214"),
+        (b'{"name":"x","shape":[1,%b],"datatype":"FP64","data":[1]}' % (4000 * b"9"), r"shape\[1\]: expected int <="),
+        (
+            b'{"name":"x","shape":[2147483648,2147483648],"datatype":"FP64","data":[1]}',
+            "expected 4611686018427387904 va",
+        ),
+        (
+            b'{"name":"x","shape":[1],"datatype":"FP64","parameters":{"binary_data_size":%b}}' % (4000 * b"9"),
+            "binary_data_size: expected int <= 9223372036854775807",
+        ),
+    ],
+)
+def test_what_no_json_or_number_may_be_is_refused(inputs: bytes, message: str) -> None:
+    with pytest.raises(BodyError, match=message):
+        decoded(Contract(False, (Input("x", "float64"),), OUTPUTS[:1]), b'{"inputs":[%b]}' % inputs)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
         (each(x=None), "input 'x' is missing"),
         (each(z=tensor("z", "FP64", [1, 2])), 'input "z" is no column of the contract'),
         (each(x=tensor("x", "BYTES", ["1", "2"])), "row 0, column 'x': expected a number, found text"),

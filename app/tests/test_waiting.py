@@ -24,6 +24,10 @@ def run(work: Coroutine[Any, Any, Any], turns: Turns | None = None) -> Any:
         loop.close()
 
 
+def failed(error: BaseException) -> Outcome:
+    return Outcome(Answer(500, b""), type(error).__name__)
+
+
 def test_what_comes_while_the_loop_is_busy_has_waited_and_what_comes_later_has_not() -> None:
     turns = Turns()
 
@@ -61,7 +65,7 @@ def test_a_queue_tells_how_long_it_is_and_scores_nothing_that_nobody_waits_for()
             time.sleep(seconds)
             return Outcome(Answer(200, b""))
 
-        return Job(work, lambda outcome: done.append(outcome.answer.status), deadline)
+        return Job(work, failed, lambda outcome: done.append(outcome.answer.status), deadline)
 
     async def work() -> tuple[float, float]:
         queue = Queue(asyncio.get_running_loop(), 1, "test")
@@ -91,7 +95,7 @@ def test_nothing_waits_while_a_thread_is_free() -> None:
             time.sleep(seconds)
             return Outcome(Answer(200, b""))
 
-        return Job(take_time, lambda _outcome: None, None)
+        return Job(take_time, failed, lambda _outcome: None, None)
 
     async def work() -> list[float]:
         queue = Queue(asyncio.get_running_loop(), 2, "test")
@@ -107,6 +111,47 @@ def test_nothing_waits_while_a_thread_is_free() -> None:
         return waits
 
     assert run(work()) == [0, 0, pytest.approx(0.05, rel=0.5), pytest.approx(0.1, rel=0.5)]
+
+
+def test_a_queue_tells_its_depth_when_a_job_that_was_given_up_leaves_it_too() -> None:
+    told: list[int] = []
+
+    async def work() -> None:
+        queue = Queue(asyncio.get_running_loop(), 1, "test", told.append)
+        first, second = (Job(lambda: Outcome(Answer(200, b"")), failed, lambda _outcome: None, None) for _job in "ab")
+        queue.put(first)
+        queue.put(second)
+        first.cancelled = second.cancelled = True
+        while queue.depth:
+            await asyncio.sleep(0.01)
+
+    run(work())
+    assert told == [1, 2, 1, 0]
+
+
+@pytest.mark.parametrize("error", [ValueError, MemoryError, SystemExit, KeyboardInterrupt])
+def test_a_thread_outlives_whatever_its_work_raises(error: type[BaseException]) -> None:
+    done: list[tuple[int, str]] = []
+
+    def job(raised: type[BaseException] | None) -> Job:
+        def work() -> Outcome:
+            if raised:
+                raise raised
+            return Outcome(Answer(200, b""))
+
+        return Job(work, failed, lambda outcome: done.append((outcome.answer.status, outcome.kind)), None)
+
+    async def work() -> int:
+        queue = Queue(asyncio.get_running_loop(), 1, "test")
+        for raised in (error, None):
+            queue.put(job(raised))
+        for _turn in range(200):
+            if queue.depth:
+                await asyncio.sleep(0.01)
+        return queue.depth
+
+    assert run(work()) == 0
+    assert done == [(500, error.__name__), (200, "")]
 
 
 def test_lanes_add_up_and_stay() -> None:

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.figures import Figures
 from benchmarks.serving import models
 
-FAMILIES = ("linear", "forest", "gradient_boosting", "hist_gradient_boosting")
+FAMILIES = ("linear", "forest", "gradient_boosting", "hist_gradient_boosting", "neural_network")
 
 
 def forms(figures: Figures) -> None:

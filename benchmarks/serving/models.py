@@ -19,6 +19,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
 )
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
@@ -52,6 +53,10 @@ MODELS = {
     "gradient_boosting": Model("GradientBoosting, 100 trees", lambda: GradientBoostingClassifier(random_state=0)),
     "hist_gradient_boosting": Model(
         "HistGradientBoosting, 100 iterations", lambda: HistGradientBoostingClassifier(random_state=0)
+    ),
+    "neural_network": Model(
+        "StandardScaler + MLPClassifier, 100 neurons",
+        lambda: make_pipeline(StandardScaler(), MLPClassifier((100,), random_state=0)),
     ),
     # A function of the user's own choice has no compiled form.
     "native": Model(

@@ -68,7 +68,7 @@ def _try(
     ``begun`` is when the process began.
     """
     from model_server.bundle.manifest import GOLDEN, read_verified, verify
-    from model_server.scoring.decode import decode
+    from model_server.scoring.decode import decoder
     from model_server.scoring.encode import encode
     from model_server.scoring.load import OtherEnvironmentError, load, read_pins
 
@@ -96,7 +96,7 @@ def _try(
     golden = json.loads(read_verified(bundle, GOLDEN, manifest))
     body = {"instances": golden["instances"], "probabilities": scorer.contract.has_probabilities}
     # Whether the answers are right is another question, put to every worker that serves.
-    encode(scorer.predict(decode(json.dumps(body).encode(), scorer.contract)))
+    encode(scorer.predict(decoder(scorer.contract)(json.dumps(body).encode())))
     document["rows"] = len(golden["instances"])
     document["answering"] = max(0, _memory("VmHWM") - loaded)
 

@@ -365,9 +365,14 @@ def _gives_probabilities(model: Any) -> bool:
 
 
 def _takes_texts(model: Any) -> bool:
-    """Whether the model, or the first step of it, turns texts into numbers."""
-    while hasattr(model, "steps"):
-        model = model.steps[0][1]
+    """Whether what the model gives its rows to first turns texts into numbers."""
+    if hasattr(model, "best_estimator_"):
+        return _takes_texts(model.best_estimator_)
+    if hasattr(model, "transformer_list"):
+        return any(_takes_texts(part) for _name, part in model.transformer_list)
+    if hasattr(model, "steps"):
+        first = next((step for _name, step in model.steps if step not in (None, "passthrough")), None)
+        return _takes_texts(first)
     return hasattr(model, "build_analyzer")
 
 

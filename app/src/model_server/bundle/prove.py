@@ -12,7 +12,7 @@ import timeit
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from model_server.scoring.errors import line_of
 from model_server.scoring.formats import predictor_of
 from model_server.scoring.forms.compiler import NotCompiledError
 from model_server.scoring.forms.onnx import OnnxModel
-from model_server.scoring.forms.registry import FORMS, NATIVE
+from model_server.scoring.forms.registry import FORMS, NATIVE, Form
 from model_server.scoring.scorer import Outputs, Predictor
 from model_server.scoring.table import Table, table_of_columns
 
@@ -69,15 +69,28 @@ def choose(
         tried.append({"form": NATIVE, "equal": True, "microseconds": microseconds(native, rows, len(columns[0]))})
     if wanted == NATIVE or isinstance(model, OnnxModel):
         return Choice(NATIVE, None, tried)
-    samples: list[_Sample] | None = None
+
+    @cache
+    def samples() -> list[_Sample]:
+        return list(_samples(native, contract, columns))
+
+    def proven(form: Form) -> tuple[bytes, Predictor, dict[str, Any]]:
+        """The first of the form's files that is equal; the NotCompiledError of the last if none is."""
+        reason = NotCompiledError("")
+        for data in form.compile(model, contract):
+            expected = samples()
+            try:
+                predictor = _started(form.load, data, contract)
+                return data, predictor, _compare(predictor, expected, contract, tolerance)
+            except NotCompiledError as error:
+                reason = error
+        raise reason
+
     for name, form in FORMS.items():
         if wanted not in (None, name):
             continue
         try:
-            data = form.compile(model, contract)
-            samples = samples or list(_samples(native, contract, columns))
-            predictor = _started(form.load, data, contract)
-            found = _compare(predictor, samples, contract, tolerance)
+            data, predictor, found = proven(form)
         except NotCompiledError as error:
             tried.append({"form": name, "equal": False, "reason": str(error)})
             continue

@@ -21,6 +21,9 @@ from model_server.scoring.errors import BodyError, ContractError, kind_of, shown
 from model_server.scoring.matrix import array_of_rows
 from model_server.scoring.table import EXACT, Request, is_numeric, table_of_instances
 
+# msgspec decodes a name that is none of a structure's, to say so; such a name may be no UTF-8.
+_NOT_THESE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 
 def decoder(contract: Contract) -> Callable[[bytes], Request]:
     """The function that decodes bodies for ``contract``: what ``decode`` gives and raises, sooner."""
@@ -36,10 +39,12 @@ def decoder(contract: Contract) -> Callable[[bytes], Request]:
         try:
             found = rows(body)
             instances = found.instances
-        except msgspec.MsgspecError:
+        except _NOT_THESE:
+            if records is None:
+                return decode(body, contract)
             try:
                 found = records(body)
-            except msgspec.MsgspecError:
+            except _NOT_THESE:
                 return decode(body, contract)
             instances = [msgspec.structs.astuple(record) for record in found.instances]
         if not instances or (found.probabilities and not has_probabilities):
@@ -85,16 +90,20 @@ def _rows_decoder(contract: Contract) -> Callable[[bytes], Any]:
     return _body_decoder(row)
 
 
-def _records_decoder(contract: Contract) -> Callable[[bytes], Any]:
+def _records_decoder(contract: Contract) -> Callable[[bytes], Any] | None:
+    """None where a column has a name that msgspec takes for no field, as with a quote or a line's end in it."""
     # A column can have any name, a field of a class cannot.
     fields = {f"column_{place}": column for place, column in enumerate(contract.inputs)}
-    record = msgspec.defstruct(
-        "Record",
-        [(field, _type(column)) for field, column in fields.items()],
-        rename={field: column.name for field, column in fields.items()},
-        forbid_unknown_fields=True,
-        gc=False,
-    )
+    try:
+        record = msgspec.defstruct(
+            "Record",
+            [(field, _type(column)) for field, column in fields.items()],
+            rename={field: column.name for field, column in fields.items()},
+            forbid_unknown_fields=True,
+            gc=False,
+        )
+    except ValueError:
+        return None
     return _body_decoder(record)
 
 

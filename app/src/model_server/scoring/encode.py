@@ -18,12 +18,16 @@ _encode = msgspec.json.Encoder().encode
 
 def encode(outputs: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
     """The JSON document of ``outputs``: the name of each output with its array, a row of it for each row asked."""
-    if all(array.dtype.kind in "biufU" for array in outputs.values()):
-        body = _encode({name: array.tolist() for name, array in outputs.items()})
-        # It writes null for NaN, which is right, and for infinity, which is not.
-        if b"null" not in body:
-            return body
-    return _encode({name: to_json(array, name) for name, array in outputs.items()})
+    try:
+        if all(array.dtype.kind in "biufU" for array in outputs.values()):
+            body = _encode({name: array.tolist() for name, array in outputs.items()})
+            # It writes null for NaN, which is right, and for infinity, which is not.
+            if b"null" not in body:
+                return body
+        return _encode({name: to_json(array, name) for name, array in outputs.items()})
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, which a value of a request may have and a model may give back.
+        raise RefusedError("the model answers with text that is no Unicode to these values") from None
 
 
 def to_json(array: Any, name: str) -> Any:

@@ -10,6 +10,7 @@ model does not take are left out, ``index`` and ``params`` have no meaning, and 
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
@@ -122,6 +123,9 @@ def csv_decoder(contract: Contract) -> Callable[[bytes], Request]:
         try:
             header = next(csv.reader([first.decode("utf-8-sig")], strict=True))
             lines = lines.strip().replace(b"\r\n", b"\n").replace(b"\n", b"],[")
+            if b"\r" in lines:
+                # The end of a line to csv, and a blank to JSON.
+                return None
             found = array_of_rows(_lists(b"[[" + lines + b"]]"), len(header))
             if found.shape[1:] != (len(header),) or (np.abs(found) >= EXACT).any():
                 return None
@@ -236,7 +240,8 @@ def _columns_of_columns(columns: dict[str, Any], contract: Contract) -> list[lis
 def _csv(body: bytes) -> tuple[list[str], list[list[str]]]:
     """The column names, and the rows, as many values in each."""
     try:
-        lines = body.decode("utf-8-sig").splitlines(keepends=True)
+        # Not splitlines, which ends a line where Unicode does, in the middle of a text.
+        lines = io.StringIO(body.decode("utf-8-sig"), newline="")
         header, *rows = [row for row in csv.reader(lines, strict=True) if row]
     except UnicodeDecodeError:
         raise BodyError("the body: expected CSV in UTF-8, found other bytes") from None

@@ -27,6 +27,7 @@ _FLOATS: dict[str, np.dtype[Any]] = {"FP16": np.dtype("<f2"), "FP32": np.dtype("
 _INTEGERS: dict[str, np.dtype[Any]] = {dtype.upper(): np.dtype(dtype).newbyteorder("<") for dtype in INTEGERS}
 _NUMBERS: dict[str, np.dtype[Any]] = {**_FLOATS, **_INTEGERS}
 _DATATYPES = (*_NUMBERS, "BOOL", "BYTES")
+_LARGEST_UINT64 = (1 << 64) - 1
 
 DATATYPE = {**{dtype: dtype.upper() for dtype in INTEGERS}, "float32": "FP32", "float64": "FP64", "bool": "BOOL"}
 """The protocol's names of the contract's dtypes; all others are ``BYTES``."""
@@ -59,7 +60,7 @@ class _Parameters(msgspec.Struct):
 
     binary_data: bool = False
     binary_data_output: bool = False
-    binary_data_size: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    binary_data_size: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] | None = None
 
 
 _DEFAULTS = _Parameters()
@@ -67,7 +68,7 @@ _DEFAULTS = _Parameters()
 
 class _Tensor(msgspec.Struct, gc=False):
     name: str
-    shape: list[Annotated[int, msgspec.Meta(ge=0)]]
+    shape: list[Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]]
     datatype: str
     data: msgspec.Raw = msgspec.Raw()
     parameters: _Parameters | None = None
@@ -96,7 +97,7 @@ def _list_decoders(value: Any) -> tuple[Callable[[Any], Any], Callable[[Any], An
 
 def _integer(datatype: str) -> Any:
     limits = np.iinfo(_INTEGERS[datatype])
-    # msgspec knows no limit beyond 64 bits with a sign; numpy refuses what is beyond those of UINT64.
+    # msgspec knows no limit beyond 64 bits with a sign; _values refuses what is beyond those of UINT64.
     highest = None if datatype == "UINT64" else int(limits.max)
     return Annotated[int, msgspec.Meta(ge=int(limits.min), le=highest)]
 
@@ -247,10 +248,16 @@ def _values(tensor: _Tensor, binary: memoryview) -> tuple[Values, memoryview]:
                 raise BodyError(
                     f"input {shown(tensor.name)}: data: expected rows and columns as shape says, found others"
                 )
-            return [value for row in rows for value in row], binary
-        found: list[Any] = flat(tensor.data)
+            found: list[Any] = [value for row in rows for value in row]
+        else:
+            found = flat(tensor.data)
     except (msgspec.ValidationError, RecursionError) as error:
         raise BodyError(f"input {shown(tensor.name)}: data {_reworded(error)}") from None
+    except UnicodeDecodeError:
+        # What was not decoded with the document, its decoder has not looked into either.
+        raise BodyError(f"input {shown(tensor.name)}: data: expected text in UTF-8, found other bytes") from None
+    if tensor.datatype == "UINT64" and max(found, default=0) > _LARGEST_UINT64:
+        raise BodyError(f"input {shown(tensor.name)}: data: expected values of UINT64, found a larger one")
     if len(found) != count:
         raise BodyError(f"input {shown(tensor.name)}: data: expected {count} values, as shape says, found {len(found)}")
     return found, binary
@@ -318,12 +325,7 @@ def _numbers(tensor: _Tensor, values: Values) -> Array:
         return values
     if tensor.datatype in _FLOATS:
         return _narrowed(array_of_rows([values], len(values))[0], _FLOATS[tensor.datatype])
-    try:
-        return np.array(values, _INTEGERS[tensor.datatype])
-    except OverflowError:
-        raise BodyError(
-            f"input {shown(tensor.name)}: data: expected values of {tensor.datatype}, found a larger one"
-        ) from None
+    return np.array(values, _INTEGERS[tensor.datatype])
 
 
 def _narrowed(values: Array, dtype: np.dtype[Any]) -> Array:

@@ -48,7 +48,7 @@ class Front:
         self.connections: set[Connection] = set()
         self.closing = False
         self.turns = turns
-        self.scoring = Queue(loop, settings.threads, "scoring")
+        self.scoring = Queue(loop, settings.threads, "scoring", service.metrics.queued)
         # Everything that is no route of a protocol: rare, and never in the way of predictions.
         self.pages = Queue(loop, 1, "pages")
         self.endpoints = {
@@ -133,6 +133,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._drop_job()
+        self._body.clear()
+        self._held = b""
+        self._parser.close()
         front = self._front
         front.connections.discard(self)
         front.when_count_changes()
@@ -262,7 +265,13 @@ class Connection(asyncio.Protocol):
         if wait > front.max_wait:
             self._send(service.failed(endpoint, _busy(wait)), headers)
             return
-        self._wait_for(front.scoring, lambda: service.answer(endpoint, ask), headers, seconds)
+        self._wait_for(
+            front.scoring,
+            lambda: service.answer(endpoint, ask),
+            lambda error: service.crashed(endpoint, error),
+            headers,
+            seconds,
+        )
 
     def _on_page(self, path: str, query: str, body: bytes) -> None:
         """What is no route of a protocol goes to the Flask application, which answers anything."""
@@ -289,22 +298,25 @@ class Connection(asyncio.Protocol):
             # Counted in the event loop alone.
             service.metrics.look()
         run = call_flask(front.flask, method, path, query, headers, body)
-        self._wait_for(front.pages, run, headers, None)
+        self._wait_for(front.pages, run, lambda error: service.crashed(None, error, path), headers, None)
 
     def _wait_for(
-        self, queue: Queue, run: Callable[[], Outcome], headers: Mapping[bytes, bytes], seconds: float | None
+        self,
+        queue: Queue,
+        run: Callable[[], Outcome],
+        failed: Callable[[BaseException], Outcome],
+        headers: Mapping[bytes, bytes],
+        seconds: float | None,
     ) -> None:
         front = self._front
-        job = Job(run, lambda outcome: self._on_outcome(outcome, headers), None)
+        job = Job(run, failed, lambda outcome: self._on_outcome(outcome, headers), None)
         self._job = job
         self.ends_at = _FOREVER
         if seconds is not None:
             job.deadline = self._begun + seconds
             self._timer = front.loop.call_at(job.deadline, self._on_deadline, headers)
-        metrics = front.service.metrics
-        metrics.in_flight(1)
+        front.service.metrics.in_flight(1)
         queue.put(job)
-        metrics.queued(front.scoring.depth)
 
     def _on_outcome(self, outcome: Outcome, headers: Mapping[bytes, bytes]) -> None:
         self._drop_job()
@@ -323,9 +335,7 @@ class Connection(asyncio.Protocol):
         if self._job is not None:
             self._job.cancelled = True
             self._job = None
-            metrics = self._front.service.metrics
-            metrics.in_flight(-1)
-            metrics.queued(self._front.scoring.depth)
+            self._front.service.metrics.in_flight(-1)
 
     def _go_on(self) -> None:
         """After an answer that was waited for: take what was sent meanwhile."""

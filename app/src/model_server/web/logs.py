@@ -20,7 +20,7 @@ LOG = logging.getLogger("model_server")
 """What the server logs itself. ``extra={"fields": {...}}`` adds members to the line."""
 
 
-def log_failure(error: Exception) -> None:
+def log_failure(error: BaseException) -> None:
     """Log what failed at a request: the types of exceptions and where they were raised, but no texts of others' code.
 
     Such a text can quote the value that a model or a library could not take, which is the client's. Types and lines

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
@@ -56,9 +57,9 @@ class Parser:
     """
 
     def __init__(self, on_head: Callable[[], None], on_body: Callable[[bytes], None]) -> None:
-        self._parser = HttpRequestParser(self)
-        self._on_head = on_head
-        self._on_chunk = on_body
+        self._parser: Any = HttpRequestParser(self)
+        self._on_head: Any = on_head
+        self._on_chunk: Any = on_body
         self.message = self._arriving = Message()
         self._behind: deque[Message] = deque()
         self._head_bytes = 0
@@ -98,6 +99,16 @@ class Parser:
         self.message.body.clear()
         self._check()
         return True
+
+    def close(self) -> None:
+        """Nothing is fed any more: let go of what the parser is in a circle with, and of what it holds.
+
+        The collector of garbage comes by seldom, and what a client sent in vain may be megabytes.
+        """
+        # An error has the frames that it came through, and these have the parser.
+        self._error = None
+        self._behind.clear()
+        self._parser = self._on_head = self._on_chunk = None
 
     def _check(self) -> None:
         if self._error is not None and not self.message.is_complete:

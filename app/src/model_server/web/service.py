@@ -15,7 +15,7 @@ from os import urandom
 from typing import Any, NamedTuple
 
 from model_server.web.capture import Capture
-from model_server.web.failures import body_too_large, failure, failure_of, wrong_content_type
+from model_server.web.failures import SERVER_FAILED, body_too_large, failure, failure_of, wrong_content_type
 from model_server.web.keys import Keys, read_keys
 from model_server.web.logs import LOG, log_failure
 from model_server.web.metrics import Metrics
@@ -112,6 +112,11 @@ class Service:
                 log_failure(error)
             return self.failed(endpoint, found)
 
+    def crashed(self, endpoint: Endpoint | None, error: BaseException, path: str = "") -> Outcome:
+        """The answer where ``answer`` did not come back but raised ``error``, as the SystemExit of a model."""
+        log_failure(error)
+        return self.failed(endpoint, failure("server", SERVER_FAILED), path)
+
     def failed(self, endpoint: Endpoint | None, found: Failure, path: str = "") -> Outcome:
         """``found`` as the endpoint's protocol says it, or the protocol that ``path`` is of."""
         say = endpoint.failed if endpoint else protocol_of(path, PROTOCOLS).failure
@@ -185,6 +190,12 @@ class Service:
             self.capture.take(request_id.decode(), answer.scored)
         except OSError as error:
             self._give_up_capture(error)
+        except UnicodeError:
+            # Half of a surrogate pair, which JSON may have and no file. The answer was sent, and all else goes on.
+            LOG.warning(
+                "a request is not captured, for text of it is no Unicode",
+                extra={"fields": {"id": request_id.decode()}},
+            )
 
     def _give_up_capture(self, error: OSError) -> None:
         # A full disk must not stop the model, nor be met again at each request.

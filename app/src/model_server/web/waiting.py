@@ -20,22 +20,42 @@ _ASLEEP = 0.0005
 
 
 class Job:
-    """Something to be answered. ``done`` is called with the outcome in the event loop, unless ``cancelled`` by then."""
+    """Something to be answered. ``done`` is called with the outcome in the event loop, unless ``cancelled`` by then.
 
-    __slots__ = ("cancelled", "deadline", "done", "run")
+    ``failed`` gives the outcome where ``run`` raises, whatever it is.
+    """
 
-    def __init__(self, run: Callable[[], Outcome], done: Callable[[Outcome], None], deadline: float | None) -> None:
+    __slots__ = ("cancelled", "deadline", "done", "failed", "run")
+
+    def __init__(
+        self,
+        run: Callable[[], Outcome],
+        failed: Callable[[BaseException], Outcome],
+        done: Callable[[Outcome], None],
+        deadline: float | None,
+    ) -> None:
         self.run = run
+        self.failed = failed
         self.done = done
         self.deadline = deadline
         self.cancelled = False
 
 
 class Queue:
-    """Jobs for ``threads`` threads, in order. All of it is called in the event loop but ``_work``."""
+    """Jobs for ``threads`` threads, in order. All of it is called in the event loop but ``_work``.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, threads: int, name: str) -> None:
+    ``tell`` is told of the depth whenever that changes.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        threads: int,
+        name: str,
+        tell: Callable[[int], None] = lambda depth: None,
+    ) -> None:
         self._loop = loop
+        self._tell = tell
         self._threads = threads
         self._jobs: SimpleQueue[Job] = SimpleQueue()
         self.depth = 0
@@ -51,6 +71,7 @@ class Queue:
 
     def put(self, job: Job) -> None:
         self.depth += 1
+        self._tell(self.depth)
         self._jobs.put(job)
 
     def _work(self) -> None:
@@ -60,13 +81,18 @@ class Queue:
             outcome = None
             # Nobody waits for the answer of a job whose deadline is past: that was told them when it passed.
             if not job.cancelled and (job.deadline is None or begun < job.deadline):
-                outcome = job.run()
+                try:
+                    outcome = job.run()
+                except BaseException as error:
+                    # A model may raise SystemExit. Without its thread no request would be answered any more.
+                    outcome = job.failed(error)
             # The loop is closed once the worker has given up waiting.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._finish, job, outcome, time.monotonic() - begun)
 
     def _finish(self, job: Job, outcome: Outcome | None, seconds: float) -> None:
         self.depth -= 1
+        self._tell(self.depth)
         if outcome is None:
             return
         self._mean = seconds if not self._mean else self._mean + (seconds - self._mean) / 8

@@ -6,22 +6,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from model_server.bundle.contract import Contract
+from model_server.bundle.contract import FLOATS, INTEGERS, Contract, Input
 from model_server.scoring.errors import line_of
 from model_server.scoring.estimators import estimators
 from model_server.scoring.forms.compiler import NotCompiledError
 from model_server.scoring.forms.operations import Array
 from model_server.scoring.scorer import Outputs
-from model_server.scoring.table import Table, is_numeric, matrix
+from model_server.scoring.table import Table, column_array, is_numeric, matrix, table_of_columns
 
 LARGEST = 32 << 20
 """Bytes. Each worker has a copy of its own, for a session cannot be inherited, so only small models are compiled."""
+
+CHEAP = 0.001
+"""Seconds that a row may take in the event loop. How long it takes, only running the model can tell."""
+TRIES = 10
+TIMING = 0.05
+"""Seconds after which no row is tried any more."""
 
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -42,7 +50,7 @@ class Onnx:
 
     data: bytes
     contract: Contract
-    cheap_rows: int = 1
+    cheap_rows: int = field(default=0, init=False)
     _feed: Callable[[Table], dict[str, Array]] = field(init=False)
     _run: Callable[..., list[Any]] = field(init=False)
     _outputs: list[str] = field(init=False)
@@ -61,6 +69,7 @@ class Onnx:
         self._feed = _feed(session.get_inputs(), self.contract)
         self._outputs = [output.name for output in session.get_outputs()][:2]
         self._run = session.run
+        self.cheap_rows = int(self._seconds_of_a_row() <= CHEAP)
 
     def predict(self, table: Table, probabilities: bool) -> Outputs:
         more = "probabilities" if probabilities else "scores" if self.contract.has_scores else ""
@@ -75,6 +84,32 @@ class Onnx:
         if more:
             outputs[more] = np.asarray(found[1]) if probabilities else _flat(np.asarray(found[1]))
         return outputs
+
+    def _seconds_of_a_row(self) -> float:
+        """The best of some tries; infinity where the model does not take the row, for then nothing is known of it."""
+        row = table_of_columns([_some_value(column) for column in self.contract.inputs], self.contract)
+        best = math.inf
+        give_up_at = time.perf_counter() + TIMING
+        with suppress(Exception):
+            for _try in range(TRIES):
+                begun = time.perf_counter()
+                self.predict(row, self.contract.has_probabilities)
+                ended = time.perf_counter()
+                best = min(best, ended - begun)
+                if ended > give_up_at:
+                    break
+        return best
+
+
+def _some_value(column: Input) -> Array:
+    """A value that the column may have."""
+    if column.categories:
+        return column_array(column, [column.categories[0]])
+    if column.dtype in INTEGERS + FLOATS:
+        return np.array([column.minimum or 0], dtype=column.dtype)
+    if column.dtype == "bool":
+        return np.array([False])
+    return np.array([""], dtype=object)
 
 
 def _flat(values: Array) -> Array:
@@ -98,8 +133,11 @@ def _feed(inputs: list[Any], contract: Contract) -> Callable[[Table], dict[str, 
     return columns
 
 
-def compile_onnx(model: Any, contract: Contract) -> bytes:
-    """The bytes of an ONNX model; a NotCompiledError for one that skl2onnx cannot convert, or that is large."""
+def compile_onnx(model: Any, contract: Contract) -> Iterator[bytes]:
+    """The bytes of ONNX models, in double and in single precision, as far as they can be loaded.
+
+    A NotCompiledError for a model that skl2onnx cannot convert, that is large, or that scikit-learn is faster with.
+    """
     if contract.series:
         raise NotCompiledError("it takes text")
     try:
@@ -116,7 +154,10 @@ def compile_onnx(model: Any, contract: Contract) -> bytes:
     if any(np.isinf(part.tree_.threshold).any() for part in estimators(model) if hasattr(part, "tree_")):
         # A split of missing values from all others. The converter looks for the float above infinity, for ever.
         raise NotCompiledError("skl2onnx cannot convert trees that split off missing values")
-    reason = ""
+    if any(hasattr(part, "n_samples_fit_") for part in estimators(model)):
+        # ONNX Runtime compares a row with each of them, and takes several times as long where there are some hundreds.
+        raise NotCompiledError("scikit-learn finds nearest neighbours sooner")
+    reason, is_converted = "", False
     # In double precision where all its parts have it, which trees and support vectors do not.
     for floats in (DoubleTensorType, FloatTensorType):
         if is_numeric(contract) and not contract.columns:
@@ -136,8 +177,10 @@ def compile_onnx(model: Any, contract: Contract) -> bytes:
             continue
         if len(data) > LARGEST:
             raise NotCompiledError(f"its {math.ceil(len(data) / 2**20)} MiB would be in memory once for each worker")
-        return data
-    raise NotCompiledError(f"skl2onnx: {reason}")
+        is_converted = True
+        yield data
+    if not is_converted:
+        raise NotCompiledError(f"skl2onnx: {reason}")
 
 
 def load_onnx(data: bytes, contract: Contract) -> Onnx:

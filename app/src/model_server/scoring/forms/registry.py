@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,19 +20,24 @@ NATIVE = "native"
 
 @dataclass(frozen=True)
 class Form:
-    """``compile`` makes a file of a model, or raises a NotCompiledError; ``load`` makes a predictor of the file.
+    """``compile`` gives files of a model, each for where those before it are not equal, or raises a NotCompiledError.
 
-    ``path`` is the file's in a bundle, and ``packages`` are what ``load`` imports beside the model server's own.
+    ``load`` makes a predictor of a file. ``path`` is where a bundle has that, and ``packages`` are what
+    ``load`` imports beside the model server's own.
     """
 
-    compile: Callable[[Any, Contract], bytes]
+    compile: Callable[[Any, Contract], Iterable[bytes]]
     load: Callable[[bytes, Contract], Predictor]
     path: str
     packages: tuple[str, ...] = ()
 
 
+def _one_file(compile_: Callable[[Any, Contract], bytes]) -> Callable[[Any, Contract], Iterable[bytes]]:
+    return lambda model, contract: (compile_(model, contract),)
+
+
 FORMS = {
-    "linear": Form(compile_linear, program.read_program, "compiled/linear.npz"),
-    "trees": Form(compile_trees, program.read_program, "compiled/trees.npz"),
+    "linear": Form(_one_file(compile_linear), program.read_program, "compiled/linear.npz"),
+    "trees": Form(_one_file(compile_trees), program.read_program, "compiled/trees.npz"),
     "onnx": Form(onnx.compile_onnx, onnx.load_onnx, "compiled/model.onnx", packages=("onnxruntime",)),
 }
