@@ -45,13 +45,13 @@ def ensure() -> None:
 
 
 def _start() -> None:
+    for program, pid_file in PID_FILES.items():
+        remove_stale_pid_file(pid_file, program)
     if Path("/run/systemd/system").is_dir():
         with step("Started the Docker engine through systemd"):
             run(as_root(["systemctl", "start", "docker"]))
             _wait(None, None)
         return
-    for program, pid_file in PID_FILES.items():
-        remove_stale_pid_file(pid_file, program)
     try:
         _start_by_hand()
     except StepError as problem:
@@ -68,15 +68,21 @@ def remove_stale_pid_file(pid_file: Path, program: str = "dockerd", proc: Path =
         pid = run(as_root(["cat", str(pid_file)])).strip()
     except StepError:
         return False
-    try:
-        name = (proc / pid / "comm").read_text().strip() if pid else ""
-    except FileNotFoundError:
-        name = ""
-    if name == program:
+    if pid and _runs(proc / pid, program):
         return False
     run(as_root(["rm", "--force", str(pid_file)]))
     say(f"Removed {pid_file}: its {program} (process {pid or 'unknown'}) is no more")
     return True
+
+
+def _runs(process: Path, program: str) -> bool:
+    """Whether it is a process of that program, and one that lives: nobody may have buried what has ended."""
+    try:
+        name = (process / "comm").read_text().strip()
+        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return name == program and state not in "ZX"
 
 
 def _start_by_hand(*arguments: str) -> None:

@@ -108,11 +108,18 @@ def test_a_machine_is_reached_through_loopback_alone(accelerator: str, processor
 
 
 @pytest.mark.parametrize(
-    ("pid", "name", "stale"),
-    [("4711", None, True), ("4711", "bash", True), ("4711", "dockerd", False), ("", None, True), (None, None, False)],
+    ("pid", "name", "state", "stale"),
+    [
+        ("4711", None, "", True),
+        ("4711", "bash", "S", True),
+        ("4711", "dockerd", "S", False),
+        ("4711", "dockerd", "Z", True),
+        ("", None, "", True),
+        (None, None, "", False),
+    ],
 )
 def test_the_pid_file_of_a_dead_engine_is_removed(
-    tmp_path: Path, pid: str | None, name: str | None, stale: bool
+    tmp_path: Path, pid: str | None, name: str | None, state: str, stale: bool
 ) -> None:
     pid_file, process = tmp_path / "docker.pid", tmp_path / "4711"
     if pid is not None:
@@ -120,6 +127,7 @@ def test_the_pid_file_of_a_dead_engine_is_removed(
     if name is not None:
         process.mkdir()
         (process / "comm").write_text(f"{name}\n")
+        (process / "stat").write_text(f"4711 ({name}) {state} 1 4711 4711 0\n")
     assert engine.remove_stale_pid_file(pid_file, "dockerd", tmp_path) is stale
     assert pid_file.exists() is (pid is not None and not stale)
 
