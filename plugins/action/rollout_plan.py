@@ -38,11 +38,13 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.rollout import (
     plan_deploy,
     plan_retire,
     plan_rollback,
+    slot_before,
     together,
 )
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import (
     Service,
     ServiceError,
+    Slot,
     find_service,
     find_strategy,
     parse_services,
@@ -130,7 +132,9 @@ def _forward(service: Service, arguments: Mapping[str, Any], died: Rollout | Non
     meant = died.services[service.name] if died else None
     beside = len(request["services"]) > 1
     plan = plan_deploy(service, request["strategy"], release, hosts, balancers, named, meant, beside)
-    return _judged(plan, service, release, part, hosts, balancers)
+    # A rollout that died in the midst of its move left balancers that route to different slots.
+    active = slot_before(meant, beside) if meant else active_slot(service, balancers)
+    return _judged(plan, service, release, part, active, hosts, balancers)
 
 
 def _judged(
@@ -138,6 +142,7 @@ def _judged(
     service: Service,
     release: Release,
     part: Mapping[str, Any],
+    active: Slot,
     hosts: Mapping[str, HostState],
     balancers: Mapping[str, BalancerState],
 ) -> Plan:
@@ -148,7 +153,7 @@ def _judged(
 
     # Without the bundle there is nothing to compare; it was compared when the rollout began that is gone on with.
     policy = part["policy"]["contract"] if part["lock"] is not None else {"mode": "off"}
-    return replace(plan, verdicts=judge_contract(service, policy, release, new_contract, hosts, balancers))
+    return replace(plan, verdicts=judge_contract(service, policy, release, new_contract, active, hosts, balancers))
 
 
 def _contract(bundle: Path, release: Release) -> Contract:

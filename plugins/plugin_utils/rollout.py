@@ -194,7 +194,7 @@ def plan_deploy(
     """
     if died:
         slot: Slot = died["slot"]
-        active: Slot = died["was"]["slot"] or slot
+        active = slot_before(died, beside)
         serving = died["was"]["release"]
         in_place = slot == active
     else:
@@ -346,6 +346,16 @@ def plan_retire(service: Service, hosts: Mapping[str, HostState], balancers: Map
     return Plan(service=service.name, slot=idle, stop=stop, stop_slot=idle)
 
 
+def slot_before(died: Mapping[str, Any], beside: bool) -> Slot:
+    """The slot that requests went to before a rollout that died, by what it meant for the service.
+
+    What had no slot was to start in place; one that moves together with others starts ``beside`` it.
+    """
+    slot: Slot = died["slot"]
+    was: Slot | None = died["was"]["slot"]
+    return was or (other(slot) if beside else slot)
+
+
 def active_slot(service: Service, balancers: Mapping[str, BalancerState]) -> Slot:
     """The slot that every balancer routes to."""
     slots = {}
@@ -425,19 +435,19 @@ def judge_contract(
     policy: Mapping[str, Any],
     release: Release,
     read_new: Callable[[], Contract],
+    active: Slot,
     hosts: Mapping[str, HostState],
     balancers: Mapping[str, BalancerState],
 ) -> list[Verdict]:
     """The verdict on the contract of ``release``: compared with that of each release that serves now.
 
-    What serves is what is in the active slot, once a balancer has recorded a release there: after a run that was cut
-    short hosts have more than one, or already have the new one. ``read_new`` is called where there is one to compare,
-    and ``policy`` is that of the gate.
+    What serves is what is in the ``active`` slot, once a balancer has recorded a release there: after a run that was
+    cut short hosts have more than one, or already have the new one. ``read_new`` is called where there is one to
+    compare, and ``policy`` is that of the gate.
     """
     mode = policy["mode"]
     if mode == "off":
         return []
-    active = active_slot(service, balancers)
     slots = {host: _slot_state(service, active, hosts[host]) for host in service.slot_hosts[active]}
     served = any(_recorded(service, active, {name: balancers[name]}) for name in balancers)
     serving = {host: str(slot["release"]) for host, slot in slots.items() if served and slot.get("release")}

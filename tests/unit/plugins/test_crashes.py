@@ -40,7 +40,7 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.rollout import (
     plan_deploy,
     together,
 )
-from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import Service, parse_services
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import Service, ServiceError, parse_services
 
 from tests.unit.plugins.states import ONE, THREE, TWO, host_state
 
@@ -58,9 +58,10 @@ class Fleet:
     """Release 1 was before, release 2 serves from blue; release 1 is warm in green, where it can be.
 
     ``several`` has two services that are deployed together. What runs, and what is out of rotation, is by their pools.
+    The second of them was never deployed before, where it is ``new``.
     """
 
-    def __init__(self, strategy: Any, keep_warm: bool, several: bool = False) -> None:
+    def __init__(self, strategy: Any, keep_warm: bool, several: bool = False, new: bool = False) -> None:
         definition = {"port": 8101, "batches": [1, "100%"], "strategy": strategy, "keep_warm": keep_warm}
         definition["canary"] = CANARY
         definitions = {"tumour": definition, **({"prices": {**definition, "port": 8201}} if several else {})}
@@ -77,6 +78,12 @@ class Fleet:
         slots = {"blue": TWO.name, **({"green": warm} if warm else {})}
         entries = tuple((service, pool_of(service, "blue")) for service in self.services)
         records = {service: Record(slots, (ONE.name,)) for service in self.services}
+        self.served = [service for service in self.services if not (new and service == "prices")]
+        for service in set(self.services) - set(self.served):
+            records.pop(service)
+            for host in HOSTS:
+                self.placed[host][service] = []
+                self.runs[host].update({pool_of(service, slot): None for slot in ("blue", "green")})
         self.routes = {name: State(entries, entries, records) for name in ("lb1", "lb2")}
         self.out: dict[str, set[tuple[str, str]]] = {name: set() for name in self.routes}
         self.journals = {name: Journal() for name in self.routes}
@@ -91,8 +98,9 @@ class Fleet:
             settings, limits = service.settings(color), service.limits()
             return {**found, "settings": settings, "limits": limits, "unit": "active", "ready": True, "started": found}
 
-        found = {}
-        for service in self.services.values():
+        found: dict[str, Any] = {}
+        # The first service has releases on every host, and so the host has their environment.
+        for service in reversed(self.services.values()):
             placed = self.placed[name][service.name]
             state = host_state(*placed, blue=slot(service, "blue"), green=slot(service, "green"))
             found[service.name] = state["services"]["tumour"]
@@ -237,11 +245,11 @@ class Fleet:
         return pool_of(service, self.routes[name].slot(service) or "")
 
     def serves(self) -> bool:
-        """Whether each balancer has a server that answers, for each service."""
+        """Whether each balancer has a server that answers, for each service that had one before."""
         return all(
             any(self.runs[host][pool] and (pool, host) not in self.out[name] for host in HOSTS)
             for name in self.routes
-            for pool in (self.active(name, service) for service in self.services)
+            for pool in (self.active(name, service) for service in self.served)
         )
 
     def held(self) -> bool:
@@ -266,7 +274,7 @@ def run(fleet: Fleet, command: str, writes: int | None = None) -> bool:
         assert fleet.serves()
         # Nothing is sent to a server that runs nothing.
         for name, state in fleet.routes.items():
-            for service in fleet.services:
+            for service in fleet.served:
                 pool, beside = fleet.active(name, service), pool_of(service, other(state.slot(service) or ""))
                 assert all(fleet.runs[host][pool] or (pool, host) in fleet.out[name] for host in HOSTS)
                 assert not state.share(service) or all(fleet.runs[host][beside] == THREE.name for host in HOSTS)
@@ -315,6 +323,43 @@ def test_whatever_the_last_write_was_a_rollout_is_finished_or_undone(case: Any, 
             check_whole(fleet, before, THREE.name, False)
         elif held:
             check_whole(fleet, before, TWO.name, True)
+        writes += 1
+    assert writes > 20
+
+
+@pytest.mark.parametrize("command", ["deploy", "resume", "rollback"])
+@pytest.mark.parametrize("keep_warm", [True, False], ids=["warm", "cold"])
+def test_one_of_several_that_was_never_deployed_is_finished_or_undone_with_them(command: str, keep_warm: bool) -> None:
+    writes = 0
+    ended = False
+    while not ended:
+        fleet = Fleet("blue_green", keep_warm, several=True, new=True)
+        ended = run(fleet, "deploy", writes)
+        held = fleet.held()
+        died_ready = held and all(fleet.runs[host]["prices_green"] == THREE.name for host in HOSTS)
+        moved = any(state.record("prices").active("green") for state in fleet.routes.values())
+        if died_ready and command != "rollback" and not moved:
+            planned = fleet.plan(command)
+            # Whether its gates were put before the controller died nobody knows.
+            assert planned
+            assert next(it for it in planned[0] if it.service == "prices").idle == list(HOSTS)
+        if command == "rollback" and held and moved:
+            with pytest.raises(ServiceError, match="found that it is the first, and serves: resume"):
+                run(fleet, command)
+            command_after = "resume"
+        else:
+            command_after = command
+        assert run(fleet, command_after)
+        assert not fleet.held()
+        slots = {state.slot(service) for state in fleet.routes.values() for service in fleet.services}
+        assert len(slots) == 1
+        running = {host: fleet.runs[host][fleet.active("lb1", "prices")] for host in HOSTS}
+        undone = command_after == "rollback" and held
+        if undone:
+            assert (slots, set(running.values())) == ({"blue"}, {None})
+            assert all(THREE.name not in fleet.runs[host].values() for host in HOSTS)
+        elif command_after != "rollback":
+            assert (slots, set(running.values())) == ({"green"}, {THREE.name})
         writes += 1
     assert writes > 20
 

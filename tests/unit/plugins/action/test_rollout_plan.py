@@ -264,6 +264,23 @@ def test_the_very_same_deploy_takes_over_and_goes_on(plan: Callable[..., Any]) -
     assert (steps["rollout"]["takes_over"], steps["rollout"]["undoes"]) == ([same["id"]], None)
 
 
+def test_a_deploy_that_died_between_two_balancers_goes_on_and_is_judged_by_what_served_before(
+    plan: Callable[..., Any],
+) -> None:
+    same = {**died("deploy", TWO, "green", ONE, "blue"), "services": plan("deploy")["plan"]["rollout"]["services"]}
+    slots = {"blue": slot_state(ONE, contract=CONTRACT), "green": slot_state(TWO, "green", contract=CONTRACT)}
+    balancers = {
+        "lb1": held(balancer_state("green", blue=ONE, green=TWO, history=[ONE]), same),
+        "lb2": held(balancer_state(blue=ONE), same),
+    }
+    request = {"balancers": ["lb1", "lb2"]}
+    steps = plan("deploy", host_state(ONE, TWO, **slots), balancers=balancers, request=request)["plan"]
+    assert (steps["slot"], steps["record"]) == ("green", ["lb1", "lb2"])
+    assert [(each["verdict"], each["expected"]) for each in steps["verdicts"]] == [
+        ("pass", f"the contract of {ONE.name}, or a compatible one")
+    ]
+
+
 def test_a_rollback_undoes_a_deploy_that_died_before_it_moved(plan: Callable[..., Any]) -> None:
     same = died("deploy", TWO, "green", ONE, "blue")
     host = host_state(ONE, TWO, blue=slot_state(ONE), green=slot_state(TWO, "green"))

@@ -415,7 +415,7 @@ DOCUMENT = {
 
 
 def judged(hosts: Any, balancers: Any, release: Release = THREE, new: Contract = CONTRACT) -> tuple[str, str, str]:
-    (verdict,) = judge_contract(SERVICE, parse_policy({})["contract"], release, lambda: new, hosts, balancers)
+    (verdict,) = judge_contract(SERVICE, parse_policy({})["contract"], release, lambda: new, "blue", hosts, balancers)
     return verdict["verdict"], verdict["expected"], verdict["found"]
 
 
