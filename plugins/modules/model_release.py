@@ -197,7 +197,7 @@ several:
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -321,11 +321,11 @@ def wanted_state(before: State, release: str, env: str | None, keep: int, pins: 
     return State({name: found for name, found in releases.items() if name not in gone})
 
 
-def gone_envs(layout: Layout, service: str, before: State, after: State) -> list[str]:
-    """The environments to remove with the releases that ``after`` has no more."""
+def gone_envs(layout: Layout, service: str, before: State, after: State, needed: Set[str]) -> list[str]:
+    """The environments to remove with the releases that ``after`` has no more; none that is ``needed``."""
     gone = {f"{service} {release}" for release in before.releases}
     used = {env for env, users in envs_in_use(layout).items() if set(users) - gone}
-    used |= {env for env in after.releases.values() if env}
+    used |= {env for env in after.releases.values() if env} | needed
     freed = {env for env in before.releases.values() if env}
     now = time.time()
     ages = {env: now - (layout.env(env) / "env.json").stat().st_mtime for env in list_envs(layout)}
@@ -376,18 +376,18 @@ def remove(layout: Layout, service: str, releases: list[str], envs: list[str]) -
                 remove_folder(layout.env(env))
 
 
-def ensure_present(params: Params, layout: Layout, check_mode: bool) -> Result:
+def ensure_present(params: Params, layout: Layout, check_mode: bool, needed: Set[str] = frozenset()) -> Result:
     """Place the release, point it to its environment, and let old ones go."""
     service, release, env = check_service(params["service"]), check_release(params["release"]), check_env(params["env"])
     folder, target = layout.releases(service), layout.release(service, release)
     if check_mode:
-        return plan_present(params, layout)
+        return plan_present(params, layout, needed)
     if not is_complete(layout, env):
         raise ReleaseError(f"{layout.env(env)}: expected the environment of {release}, found none: run model_env first")
     make_folder(folder)
     with only_one(folder, f"placing a release of {service}"):
         remove_partial(folder)
-        result = plan_present(params, layout)
+        result = plan_present(params, layout, needed)
         if not result["placed"]:
             if params["src"] is None and not params["url"]:
                 # The action plugin asks in this way whether it has to ship the bundle.
@@ -403,7 +403,7 @@ def ensure_present(params: Params, layout: Layout, check_mode: bool) -> Result:
     return {**result, "placed": True}
 
 
-def plan_present(params: Params, layout: Layout) -> Result:
+def plan_present(params: Params, layout: Layout, needed: Set[str]) -> Result:
     """What placing the release changes. ``placed`` says whether it is on the host now, undamaged."""
     service, release = params["service"], params["release"]
     before = read_state(layout, service)
@@ -422,7 +422,7 @@ def plan_present(params: Params, layout: Layout) -> Result:
     pins = pinned(layout, service) | {check_release(name) for name in params["pinned"]}
     after = wanted_state(before, release, params["env"], params["keep"], pins)
     releases = [name for name in before.releases if name not in after.releases]
-    envs = gone_envs(layout, service, before, after)
+    envs = gone_envs(layout, service, before, after, needed)
     return {
         "changed": not here or before != after or bool(envs),
         "release": release,
@@ -434,7 +434,7 @@ def plan_present(params: Params, layout: Layout) -> Result:
     }
 
 
-def ensure_absent(params: Params, layout: Layout, check_mode: bool) -> Result:
+def ensure_absent(params: Params, layout: Layout, check_mode: bool, needed: Set[str] = frozenset()) -> Result:
     """Remove the release, and its environment if nothing else uses it."""
     service, release = check_service(params["service"]), check_release(params["release"])
     before = read_state(layout, service)
@@ -445,7 +445,7 @@ def ensure_absent(params: Params, layout: Layout, check_mode: bool) -> Result:
             "deploy another release to that slot first"
         )
     after = State({name: env for name, env in before.releases.items() if name != release})
-    envs = gone_envs(layout, service, before, after) if here else []
+    envs = gone_envs(layout, service, before, after, needed) if here else []
     if here and not check_mode:
         with only_one(layout.releases(service), f"placing a release of {service}"):
             remove(layout, service, [release], envs)
@@ -463,11 +463,11 @@ def difference(service: str, before: State, after: State) -> dict[str, str]:
     return {"before_header": header, "after_header": header, "before": before.lines(), "after": after.lines()}
 
 
-def attempt(params: Params, layout: Layout, check_mode: bool) -> Result:
-    """What came of placing or removing the release."""
+def attempt(params: Params, layout: Layout, check_mode: bool, needed: Set[str]) -> Result:
+    """What came of placing or removing the release; environments that others ``needed`` stay."""
     ensure = ensure_present if params["state"] == "present" else ensure_absent
     try:
-        return ensure(params, layout, check_mode)
+        return ensure(params, layout, check_mode, needed)
     except TrustError as error:
         return failure(error, gates=error.verdicts)
     except (
@@ -485,7 +485,9 @@ def attempt(params: Params, layout: Layout, check_mode: bool) -> Result:
 
 def main() -> None:
     module = AnsibleModule(**OPTIONS.of_module(), supports_check_mode=True)
-    result = run(OPTIONS, module.params, lambda params: attempt(params, Layout(), module.check_mode))
+    # What a service lets go may be what another one, which is placed after it, is about to use.
+    needed = {each["env"] for each in module.params["several"] or () if each.get("env")}
+    result = run(OPTIONS, module.params, lambda params: attempt(params, Layout(), module.check_mode, needed))
     if result.get("failed"):
         module.fail_json(**result)
     module.exit_json(**result)

@@ -116,7 +116,7 @@ def make_env(layout: Layout) -> Callable[..., str]:
     """Put a complete environment on the host."""
 
     def make(env: str = ENV) -> str:
-        layout.env(env).mkdir(parents=True)
+        layout.env(env).mkdir(parents=True, exist_ok=True)
         (layout.env(env) / "env.json").write_text("{}")
         return env
 

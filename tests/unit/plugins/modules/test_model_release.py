@@ -183,6 +183,16 @@ def test_bad_releases_never_push_out_one_that_is_pinned(place: Callable[..., Any
     assert [name[0] for name in result["removed"]["releases"]] == ["4"]
 
 
+def test_an_environment_stays_that_the_next_service_of_the_run_needs(
+    two: Callable[..., Any], place: Callable[..., Any], make_env: Callable[..., str], layout: Layout
+) -> None:
+    make_env(OLDER_ENV)
+    place("1", env=OLDER_ENV)
+    placed = two(first={"env": "0123456789abcdef", "keep": 1}, env=OLDER_ENV)
+    assert [len(each["removed"]["releases"]) for each in placed["several"]] == [1, 0]
+    assert layout.env(OLDER_ENV).exists()
+
+
 def test_what_is_pinned_must_be_the_name_of_a_release(place: Callable[..., Any]) -> None:
     assert place("3", pinned=["2"])["msg"] == (
         "release: expected a version, a dash and 12 hexadecimal digits, found '2'"
