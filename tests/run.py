@@ -245,7 +245,7 @@ FIRST = (
 )
 TOLD = {f"molecule/{name}": story(name) for name in stories()}
 # The longest first, beside which the others run one by one.
-ALL: tuple[Callable[[], None], ...] = (unit, app, lint, types, sanity, importer, molecule, chaos, machine)
+ALL: tuple[Callable[[], None], ...] = (unit, app, lint, types, sanity, importer, molecule, machine, chaos)
 STAGES = {stage.__name__: stage for stage in ALL} | TOLD | {"molecule/end": fleet_down}
 ALONE = {"molecule", *TOLD, "molecule/end", "chaos", "machine"}
 """What uses all processors, and whose clients would take a busy machine for a slow service."""
