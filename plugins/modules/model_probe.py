@@ -52,7 +52,9 @@ options:
     description: The version that it must have loaded.
     type: str
   digest:
-    description: The sha256 of the manifest of the bundle that it must have loaded, or its first digits.
+    description:
+      - The sha256 of the manifest of the bundle that it must have loaded, or its first digits.
+      - If it is not given, that of the release in O(slot).
     type: str
   golden:
     description:
@@ -231,7 +233,13 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._gates import (
     run_gates,
 )
 from ansible_collections.modelfleet.onprem.plugins.module_utils._http import Server
-from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import SLOTS, Layout, check_service, unit
+from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import (
+    SLOTS,
+    Layout,
+    check_service,
+    digest_of,
+    unit,
+)
 from ansible_collections.modelfleet.onprem.plugins.module_utils._several import (
     Options,
     Params,
@@ -291,7 +299,11 @@ def in_slot(params: Params, layout: Layout) -> Params:
     bundle = settings.get("MODEL_BUNDLE")
     if not bundle:
         raise SlotError(f"{path}: expected the settings of {service} {slot}, found none: run model_slot first")
-    found = {"address": listening_address(settings), "golden": f"{bundle}/{GOLDEN}"}
+    found = {
+        "address": listening_address(settings),
+        "golden": f"{bundle}/{GOLDEN}",
+        "digest": digest_of(Path(bundle).parent.name),
+    }
     return {**params, **{name: value for name, value in found.items() if params[name] is None}}
 
 
