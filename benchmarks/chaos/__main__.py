@@ -90,7 +90,7 @@ def table(outcomes: list[Outcome]) -> list[str]:
     for outcome in outcomes:
         allowed = "any" if outcome.allowed is None else str(outcome.allowed)
         figures = (f"{outcome.seconds:.0f}", str(outcome.sent), str(outcome.lost), allowed, outcome.done)
-        rows.append((outcome.trial, *figures, outcome.problem[:200] or "survived"))
+        rows.append((outcome.trial, *figures, outcome.problem or "survived"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     return [
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
@@ -143,6 +143,7 @@ def main() -> int:
             lost=outcome.lost,
             excess=outcome.excess,
             survived=not outcome.problem,
+            **({"problem": outcome.problem} if outcome.problem else {}),
         )
     survived = sum(not outcome.problem for outcome in outcomes)
     figures.note(ended=dict(Counter(outcome.done for outcome in outcomes)))

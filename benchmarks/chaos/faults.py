@@ -52,15 +52,20 @@ class Scene:
 
     def on(self, name: str, *command: str, timeout: float = 60) -> str:
         """Run a command as root on a host, not by way of SSH."""
-        return run([*docker(), "exec", self._container(name), *command], timeout=timeout)
+        return on(self.fleet, name, *command, timeout=timeout)
 
     def engine(self, verb: str, name: str) -> None:
         """Have the engine do something to a host."""
-        run([*docker(), verb, self._container(name)], timeout=60)
+        run([*docker(), verb, _container(self.fleet, name)], timeout=60)
 
-    def _container(self, name: str) -> str:
-        host = next(host for host in self.fleet.hosts if host.name == name)
-        return container_name(self.fleet, host)
+
+def on(fleet: Fleet, name: str, *command: str, timeout: float = 60) -> str:
+    """Run a command as root on a host of the fleet, not by way of SSH."""
+    return run([*docker(), "exec", _container(fleet, name), *command], timeout=timeout)
+
+
+def _container(fleet: Fleet, name: str) -> str:
+    return container_name(fleet, next(host for host in fleet.hosts if host.name == name))
 
 
 def _nothing(_scene: Scene) -> None:

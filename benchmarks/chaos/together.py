@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.chaos.trial import BUNDLES, INVENTORY, Outcome, deploy, end_of, entrance, load, serving, too_many
+from benchmarks.chaos.trial import (
+    BUNDLES,
+    INVENTORY,
+    Outcome,
+    balancers_say,
+    deploy,
+    end_of,
+    entrance,
+    load,
+    serving,
+    too_many,
+)
 from testbed.command import StepError
 from testbed.inventory import read_fleet
 from testbed.playbook import playbook
@@ -15,7 +26,7 @@ FAULT = "two deploys in the same second"
 def run(service: str, number: int) -> Outcome:
     """Deploy versions 1 and 2 at once where version 3 serves; exactly one of them serves afterwards."""
     fleet = read_fleet(INVENTORY)
-    started = time.monotonic()
+    started, started_at = time.monotonic(), time.time()
     problem = ""
     playbook(INVENTORY, "deploy", service=service, bundle=str(BUNDLES / "tumour-3"))
     with load(fleet, service) as clients:
@@ -32,6 +43,8 @@ def run(service: str, number: int) -> Outcome:
                 playbook(INVENTORY, "status", service=service, verify=True)
             except StepError as error:
                 problem = str(error)
+    if lost := too_many(0, clients.result):
+        problem = "; ".join(filter(None, [problem, lost, *balancers_say(fleet, started_at)]))
     return Outcome(
         trial=f"blue_green: {FAULT}, {number + 1}",
         fault=FAULT,
@@ -41,5 +54,5 @@ def run(service: str, number: int) -> Outcome:
         allowed=0,
         serves=serves,
         done="one went on",
-        problem=problem or too_many(0, clients.result),
+        problem=problem,
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.chaos.faults import Fault, Scene
+from benchmarks.chaos.faults import Fault, Scene, on
 from testbed.command import ROOT, StepError
 from testbed.inventory import Fleet, read_fleet
 from testbed.load import Load
@@ -123,7 +123,7 @@ def run(trial: Trial, usual_seconds: float, random: Random) -> Outcome:
     fleet = read_fleet(INVENTORY)
     before = serving(entrance(fleet), trial.service)
     after = NEXT.get(before, "1")
-    started = time.monotonic()
+    started, started_at = time.monotonic(), time.time()
     done, problem, said = "not mended", "", ""
     with load(fleet, trial.service) as clients, deploy(trial.service, after) as process:
         scene = Scene(fleet, process, random)
@@ -142,6 +142,8 @@ def run(trial: Trial, usual_seconds: float, random: Random) -> Outcome:
         finally:
             _stop(process)
     result = clients.result
+    if lost := too_many(_allowed(trial), result):
+        problem = "; ".join(filter(None, [problem, lost, *balancers_say(fleet, started_at)]))
     return Outcome(
         trial=str(trial),
         fault=trial.fault.name,
@@ -151,7 +153,7 @@ def run(trial: Trial, usual_seconds: float, random: Random) -> Outcome:
         allowed=_allowed(trial),
         serves=serving(entrance(fleet), trial.service),
         done=done,
-        problem=problem or too_many(_allowed(trial), result),
+        problem=problem,
     )
 
 
@@ -167,6 +169,16 @@ def too_many(allowed: int | None, result: dict[str, Any]) -> str:
     if allowed is None or result["failed"] <= allowed:
         return ""
     return f"expected at most {allowed} requests to be lost, found {result['failed']}: {json.dumps(result['failures'])}"
+
+
+def balancers_say(fleet: Fleet, since: float) -> list[str]:
+    """What the balancers logged since then that is no good answer: other answers, and who held the floating address."""
+    program = (
+        f"journalctl --output=short-precise --no-pager --since=@{since:.0f} --unit=haproxy --unit=keepalived"
+        " | grep --extended-regexp 'STATE|(client=.* status=([^2]|2.*(ended=[^-]|retries=[^0])))' | tail --lines=8"
+    )
+    balancers = [host.name for host in fleet.hosts if host.name.startswith("lb")]
+    return [line for name in balancers for line in on(fleet, name, "sh", "-c", program).splitlines()]
 
 
 def end_of(process: subprocess.Popen[str]) -> str:
