@@ -5,6 +5,7 @@ A fault says whether requests may be lost with what it breaks: those that were i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from testbed import fleet as hosts
 from testbed.command import StepError, run, succeeds
@@ -19,6 +21,7 @@ from testbed.engine import docker
 from testbed.fleet import container_name
 from testbed.inventory import Fleet
 
+PERSON_SECONDS = 2
 SMALL_DISK = 256 * 1024
 """Bytes that are left to a file system that is to be full, before they are filled, too."""
 
@@ -86,10 +89,44 @@ class Fault:
     seconds: float = 0.0
 
 
+def kill(process: subprocess.Popen[str]) -> None:
+    """End a process that runs still, with all that it has started: Ansible's workers have sessions of their own."""
+    if process.poll() is not None:
+        return
+    found: list[int] = []
+    while new := [pid for pid in _family(process.pid) if pid not in found]:
+        found += new
+        # What is stopped starts nothing more.
+        for pid in new:
+            _signal(pid, signal.SIGSTOP)
+    for pid in found:
+        _signal(pid, signal.SIGKILL)
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all that have it above them."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except (OSError, IndexError):
+            continue  # It has ended just now.
+        children.setdefault(parent, []).append(int(path.parent.name))
+    family = [pid]
+    for one in family:
+        family += children.get(one, [])
+    return family
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
 def _kill_controller(scene: Scene) -> None:
-    # The whole group: what Ansible has forked dies with it, as when the machine goes.
-    if scene.playbook.poll() is None:
-        os.killpg(scene.playbook.pid, signal.SIGKILL)
+    kill(scene.playbook)
+    # What its modules do on the hosts they do still, as when the machine goes; a person needs a moment to see it.
+    time.sleep(PERSON_SECONDS)
 
 
 def _power_off(group: str) -> Callable[[Scene], None]:

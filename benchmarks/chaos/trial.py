@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.chaos.faults import Fault, Scene, on
+from benchmarks.chaos.faults import Fault, Scene, kill, on
 from testbed.command import ROOT, StepError
 from testbed.inventory import Fleet, read_fleet
 from testbed.load import Load
@@ -140,7 +139,7 @@ def run(trial: Trial, usual_seconds: float, random: Random) -> Outcome:
         except StepError as error:
             problem = f"{error}; the deploy had ended with {process.returncode}: {said}"
         finally:
-            _stop(process)
+            kill(process)
     result = clients.result
     if lost := too_many(_allowed(trial), result):
         problem = "; ".join(filter(None, [problem, lost, *balancers_say(fleet, started_at)]))
@@ -186,17 +185,11 @@ def end_of(process: subprocess.Popen[str]) -> str:
     try:
         output, _ = process.communicate(timeout=ROLLOUT_SECONDS)
     except subprocess.TimeoutExpired:
-        _stop(process)
+        kill(process)
         output, _ = process.communicate()
         return f"not done after {ROLLOUT_SECONDS} s: {output[-600:]}"
     lines = [line.strip() for line in output.splitlines() if "msg:" in line or "fatal:" in line or "expected" in line]
     return " ".join(lines[-6:])
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    """End a run that goes on, with all that it has forked."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _recover(trial: Trial, fleet: Fleet, scene: Scene, ended: int, before: str, after: str) -> tuple[str, str]:
@@ -211,7 +204,8 @@ def _recover(trial: Trial, fleet: Fleet, scene: Scene, ended: int, before: str, 
         return "put back, deployed", _again(trial, after)
     if not unfinished and trial.then == "rollback":
         # Killed before it had begun or after it was done, it has nothing to be undone.
-        return "nothing to undo", serving(entrance(fleet), trial.service)
+        found = serving(entrance(fleet), trial.service)
+        return "nothing to undo", after if found == after else before
     if trial.then == "rollback":
         playbook(INVENTORY, "rollback", service=trial.service)
         return "rolled back", before

@@ -111,6 +111,8 @@ def _request(arguments: dict[str, Any], groups: Groups, folder: Path) -> dict[st
     if action in ("deploy", "rollback", "resume"):
         request["rollout"] = new_rollout()
         request["hooks"] = find_hooks(wanted, arguments["hooks"])
+        # What a controller had begun on a host when it died goes on there, and is gone on with, or undone, as it ends.
+        request["settle"] = died is not None or action == "rollback"
     if action == "deploy":
         request["strategy"] = _strategy(wanted, died.strategy if died else arguments["strategy"])
     elif died:

@@ -160,7 +160,10 @@ def _ask_master(path: str, command: str) -> str:
 
 @dataclass(frozen=True)
 class PoolServer:
-    """A server of a pool. ``sessions`` are the requests it works on, ``queue`` those that wait for it."""
+    """A server of a pool. ``sessions`` are the requests it works on, ``queue`` those that wait for it.
+
+    ``spare`` are the health checks that may fail before the next one makes it DOWN, of at most ``most_spare``.
+    """
 
     pool: str
     name: str
@@ -172,6 +175,8 @@ class PoolServer:
     sessions: int
     queue: int
     check: str
+    spare: int = 0
+    most_spare: int = 0
 
     @property
     def label(self) -> str:
@@ -182,9 +187,16 @@ class PoolServer:
         return self.status == "UP" and self.admin == "ready"
 
     @property
+    def is_sure(self) -> bool:
+        """Whether it is in rotation by checks that it has passed: what leaves maintenance is UP before any, for one."""
+        return self.in_rotation and self.spare >= self.most_spare
+
+    @property
     def found(self) -> str:
         """Its state in words."""
         state = self.status if self.admin == "ready" else f"in {self.admin}"
+        if self.in_rotation and not self.is_sure:
+            state += ", and has still to pass health checks"
         return f"{self.name} is {state}" + (f" ({self.check})" if self.check and state != "UP" else "")
 
 
@@ -193,7 +205,9 @@ def read_servers(process: Talks) -> list[PoolServer]:
     counts = {}
     for row in read_stat(process):
         check = " ".join(word for word in (row.get("check_status", ""), row.get("last_chk", "")) if word)
-        counts[row["pxname"], row["svname"]] = (int(row["scur"] or 0), int(row["qcur"] or 0), check)
+        rise, fall, health = (int(row.get(f"check_{name}") or 0) for name in ("rise", "fall", "health"))
+        spare = (health - rise, fall - 1) if fall else (0, 0)
+        counts[row["pxname"], row["svname"]] = (int(row["scur"] or 0), int(row["qcur"] or 0), check, *spare)
     return [
         PoolServer(
             pool=row["be_name"],
@@ -206,6 +220,8 @@ def read_servers(process: Talks) -> list[PoolServer]:
             sessions=counts[row["be_name"], row["srv_name"]][0],
             queue=counts[row["be_name"], row["srv_name"]][1],
             check=counts[row["be_name"], row["srv_name"]][2],
+            spare=counts[row["be_name"], row["srv_name"]][3],
+            most_spare=counts[row["be_name"], row["srv_name"]][4],
         )
         for row in parse_servers_state(process.ask("show servers state"))
         if (row["be_name"], row["srv_name"]) in counts
@@ -425,7 +441,7 @@ class Balancer:
 
     @contextmanager
     def alone(self, what: str) -> Iterator[None]:
-        """Keep other runs from changing the files meanwhile."""
+        """Keep other runs from changing the files meanwhile. Who needs the journal as well takes that first."""
         if not self.folder.is_dir():
             raise HaproxyError(f"{self.folder}: expected the folder that the role load_balancer makes, found none")
         with only_one(self.folder, what):

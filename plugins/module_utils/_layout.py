@@ -67,15 +67,19 @@ class Layout:
     def env(self, env: str) -> Path:
         return self.envs / env
 
+    def service(self, service: str) -> Path:
+        """Who starts or stops a slot of the service holds this folder meanwhile."""
+        return self.services / service
+
     def releases(self, service: str) -> Path:
-        return self.services / service / "releases"
+        return self.service(service) / "releases"
 
     def release(self, service: str, release: str) -> Path:
         return self.releases(service) / release
 
     def slot(self, service: str, slot: str) -> Path:
         """The link that says which release a slot has; the model server runs through it."""
-        return self.services / service / slot
+        return self.service(service) / slot
 
     def record(self, service: str, slot: str) -> Path:
         """What a slot was started with, written once it was ready."""

@@ -130,6 +130,17 @@ class State:
         shares = self.live_shares if self.live else self.file_shares
         return int(dict(shares).get(pool_of(service, slot), "0")) if slot else 0
 
+    def sends_to(self, pool: str) -> bool:
+        """Whether requests go to a pool now, or would after HAProxy's next start: all of a service's, or a share."""
+        for entries, shares in ((self.live, self.live_shares), (self.file, self.file_shares)):
+            shared = {name for name, share in shares if share != "0"}
+            for service, active in entries:
+                slot = slot_of(service, active)
+                beside = {pool_of(service, other(slot))} if slot and active in shared else set()
+                if pool in {active, *beside}:
+                    return True
+        return False
+
     def record(self, service: str) -> Record:
         return self.records.get(service, Record())
 

@@ -144,7 +144,7 @@ def set_shares(balancer: Balancer, params: dict[str, Any], check_mode: bool) -> 
         if canary.share > before.share(canary.service):
             check_pool(balancer, before, canary, params["wait_timeout"])
     # Waiting took its time: only what holds the services still may give a share.
-    with balancer.alone("changing routes"), journal.holding(params["rollout"]):
+    with journal.holding(params["rollout"]), balancer.alone("changing routes"):
         before = balancer.read()
         for canary in canaries:
             if canary.share > before.share(canary.service):

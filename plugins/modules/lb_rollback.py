@@ -141,7 +141,7 @@ seconds:
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -270,16 +270,31 @@ def sort_services(
     return warm, cold
 
 
-def commit(balancer: Balancer, before: State, after: State, at: float | None) -> None:
-    with balancer.alone("changing routes"):
-        if balancer.read() != before:
-            raise HaproxyError(
-                "routes: expected no other change meanwhile, found one; read where they go and run again"
-            )
-        balancer.commit(before, after, at)
+@dataclass(frozen=True)
+class Change:
+    """What is to come of the state that was read: ``targets`` get all requests, ``canaries`` no share any more."""
+
+    read: State
+    targets: Sequence[Target]
+    canaries: Sequence[Canary]
+
+    def of(self, state: State) -> State:
+        return give(move_back(state, self.targets), self.canaries)
+
+    def commit(self, balancer: Balancer, at: float | None) -> None:
+        """Make it so, unless one of its services has changed since; others may have."""
+        with balancer.alone("changing routes"):
+            state = balancer.read()
+            for service in [it.service for it in (*self.targets, *self.canaries)]:
+                if revision(state, Journal({}), service) != revision(self.read, Journal({}), service):
+                    raise HaproxyError(
+                        f"{service}: expected no other change of its route meanwhile, found one; "
+                        "read where it goes and run again"
+                    )
+            balancer.commit(state, self.of(state), at)
 
 
-def rollout_of(begun: dict[str, Any], state: State, targets: list[Target]) -> Rollout:
+def rollout_of(begun: dict[str, Any], state: State, targets: Sequence[Target]) -> Rollout:
     """The rollout that a run is all of."""
     services = {
         target.service: {
@@ -298,23 +313,22 @@ def move_in_rollout(
     balancer: Balancer,
     folder: JournalFolder,
     params: dict[str, Any],
-    states: tuple[State, State],
-    targets: list[Target],
+    change: Change,
 ) -> None:
     """Move, with the journal written before and after it."""
     if not params["begin"]:
         folder.start_step(params["rollout"], "move")
         with folder.holding(params["rollout"]):
-            commit(balancer, *states, params["at"])
+            change.commit(balancer, params["at"])
         folder.finish_step(params["rollout"])
         return
-    rollout = rollout_of(params["begin"], states[0], targets)
+    rollout = rollout_of(params["begin"], change.read, change.targets)
     with folder.alone() as journal:
         writes = begin(journal, rollout, now())
-        check_revisions(states[0], journal, params["revisions"])
+        check_revisions(change.read, journal, params["revisions"])
         folder.write(writes)
     try:
-        commit(balancer, *states, params["at"])
+        change.commit(balancer, params["at"])
     except (ValueError, OSError) as error:
         with folder.alone() as journal:
             folder.write(end(journal, rollout.id, "failed", now(), str(error)))
@@ -340,15 +354,16 @@ def main() -> None:
             ended = {canary.service: {"share": before.share(canary.service)} for canary in canaries}
             services = [service for service in dict.fromkeys(params["services"]) if service not in ended]
             warm, cold = sort_services(balancer, journal, before, services, params, module.check_mode)
-            after = before if params["staged"] else give(move_back(before, warm), canaries)
+            change = Change(before, warm, canaries)
+            after = before if params["staged"] else change.of(before)
             if before != after and not module.check_mode:
                 for service in ended:
                     # Whoever takes it through its steps must not go on.
                     ControlFile(params["rollouts_dir"], service).write(Control("abort", "rollback.yml"))
                 if warm:
-                    move_in_rollout(balancer, folder, params, (before, after), warm)
+                    move_in_rollout(balancer, folder, params, change)
                 else:
-                    commit(balancer, before, after, params["at"])
+                    change.commit(balancer, params["at"])
     except (ValueError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(

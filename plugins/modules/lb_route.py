@@ -174,7 +174,7 @@ def move_routes(balancer: Balancer, params: dict[str, Any], check_mode: bool) ->
     if params["staged"]:
         return before, before
     # Waiting took its time: only what holds the services still may move them.
-    with balancer.alone("changing routes"), journal.holding(params["rollout"]) as rollout:
+    with journal.holding(params["rollout"]) as rollout, balancer.alone("changing routes"):
         before = balancer.read()
         for target in targets if rollout and rollout.strategy == "canary" else []:
             if target.slot != before.slot(target.service):

@@ -27,8 +27,8 @@ options:
     description:
       - V(drain) sends no more requests and waits until none is in flight; health checks go on.
       - V(maint) does the same, and then stops the health checks.
-      - V(ready) sends requests again. With O(wait_up) the server itself must say first that it is ready, for HAProxy
-        counts one that leaves maintenance as UP before its first health check.
+      - V(ready) sends requests again. With O(wait_up) the server itself must say first that it is ready, and then pass
+        HAProxy's health checks, for one that leaves maintenance counts as UP before its first.
     type: str
     required: true
     choices: [ready, drain, maint]
@@ -40,18 +40,25 @@ options:
     type: float
     default: 30
   wait_up:
-    description: With O(state=ready), wait until the servers are UP.
+    description: With O(state=ready), wait until the servers are UP and no health check of theirs has failed last.
     type: bool
     default: true
   rollout:
     description:
       - The id of the rollout that takes the servers out and brings them back. It must hold its services still.
       - Taking them out begins the step O(step) in the journal; bringing them back is its end.
+      - What the module waited for it does not do any more where another rollout has taken the services over meanwhile.
     type: str
   step:
     description: The name of the step.
     type: str
     default: replace
+  idle:
+    description:
+      - Take servers out of rotation only where no requests are sent to their pool, neither all of a service's nor a
+        share of them.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - modelfleet.onprem.attributes
   - modelfleet.onprem.balancer
@@ -88,7 +95,7 @@ seconds:
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -114,73 +121,112 @@ ARGUMENTS = {
     "wait_up": {"type": "bool", "default": True},
     "rollout": {"type": "str"},
     "step": {"type": "str", "default": "replace"},
+    "idle": {"type": "bool", "default": False},
 }
 
 
-def find_servers(balancer: Balancer, labels: Sequence[str]) -> list[PoolServer]:
-    """The servers of these labels, as they are now."""
-    servers = read_servers(balancer.process)
-    return [find_server(servers, label) for label in dict.fromkeys(labels)]
+class Servers:
+    """The servers of these labels, which one rollout takes out and brings back; without one, nobody is asked.
 
+    A module goes on where its controller died, and waits here for long. So what it waited for it does only while its
+    rollout holds the services still, to the servers as they are then.
+    """
 
-def empty(balancer: Balancer, servers: Sequence[PoolServer], state: str, seconds: float) -> None:
-    """Drain the servers, wait until they have no request, and put them into ``state``; all of them, or none."""
-    balancer.set_servers([server for server in servers if server.admin == "ready"], "drain")
-    busy: dict[str, int] = {}
+    def __init__(self, balancer: Balancer, journal: JournalFolder, params: Mapping[str, Any]) -> None:
+        self._balancer = balancer
+        self._journal = journal
+        self._labels = dict.fromkeys(params["servers"])
+        self._rollout = params["rollout"]
+        self._idle = params["idle"]
 
-    def free() -> bool:
-        busy.clear()
-        busy.update(in_flight(balancer.processes(), servers))
-        return not busy
+    def read(self) -> list[PoolServer]:
+        """The servers, as they are now."""
+        servers = read_servers(self._balancer.process)
+        return [find_server(servers, label) for label in self._labels]
 
-    if not wait_until(free, seconds):
-        for admin in ("ready", "drain", "maint"):
-            balancer.set_servers([server for server in servers if server.admin == admin], admin)
-        found = ", ".join(f"{count} of {label}" for label, count in sorted(busy.items()))
-        raise HaproxyError(
-            f"expected no request in flight within {seconds:g} s, found {found}; all servers are as they were before"
-        )
-    balancer.set_servers([server for server in servers if server.admin != state], state)
+    def set(self, admins: Mapping[str, str]) -> None:
+        """Put each server into the state that ``admins`` has for the one that it is in; a state of none stays."""
+        with self._journal.holding(self._rollout):
+            servers = self.read()
+            for admin in ("ready", "drain", "maint"):
+                self._put([server for server in servers if admins.get(server.admin) == admin != server.admin], admin)
 
+    def put_back(self, before: Sequence[PoolServer]) -> None:
+        """Put each server into the state that it had before."""
+        with self._journal.holding(self._rollout):
+            for admin in ("ready", "drain", "maint"):
+                self._put([server for server in before if server.admin == admin], admin)
 
-def bring_back(balancer: Balancer, servers: Sequence[PoolServer], seconds: float, wait_up: bool) -> None:
-    """Put the servers into rotation, and wait until HAProxy counts them as UP."""
-    deadline = time.monotonic() + seconds
-    coming = [server for server in servers if server.admin != "ready"]
-    labels = [server.label for server in servers]
-    missing: list[str] = []
+    def _put(self, servers: Sequence[PoolServer], admin: str) -> None:
+        if not self._idle or admin == "ready":
+            self._balancer.set_servers(servers, admin)
+            return
+        # No route may come to go there meanwhile.
+        with self._balancer.alone("taking servers out of rotation"):
+            state = self._balancer.read()
+            for pool in dict.fromkeys(server.pool for server in servers):
+                if state.sends_to(pool):
+                    raise HaproxyError(f"{pool}: expected that no requests are sent to this pool, found that some are")
+            self._balancer.set_servers(servers, admin)
 
-    def all_ready() -> bool:
-        answers = ask_ready(coming)
-        missing[:] = [f"{label}: {answer.found}" for label, answer in answers.items() if not answer.ready]
-        return not missing
+    def empty(self, state: str, seconds: float) -> None:
+        """Drain the servers, wait until they have no request, and put them into ``state``; all of them, or none."""
+        before = self.read()
+        self.set({"ready": "drain"})
+        busy: dict[str, int] = {}
 
-    def all_up() -> bool:
-        found = find_servers(balancer, labels)
-        missing[:] = [f"{server.pool}: {server.found}" for server in found if not server.in_rotation]
-        return not missing
+        def free() -> bool:
+            busy.clear()
+            busy.update(in_flight(self._balancer.processes(), before))
+            return not busy
 
-    if wait_up and not wait_until(all_ready, seconds, 0.1):
-        raise HaproxyError(f"expected to be ready within {seconds:g} s, found {'; '.join(missing)}")
-    balancer.set_servers(coming, "ready")
-    if wait_up and not wait_until(all_up, max(0.0, deadline - time.monotonic())):
-        raise HaproxyError(f"expected to be UP within {seconds:g} s, found {'; '.join(missing)}")
+        if not wait_until(free, seconds):
+            self.put_back(before)
+            found = ", ".join(f"{count} of {label}" for label, count in sorted(busy.items()))
+            raise HaproxyError(
+                f"expected no request in flight within {seconds:g} s, found {found}; "
+                "all servers are as they were before"
+            )
+        self.set(dict.fromkeys(("ready", "drain", "maint"), state))
+
+    def bring_back(self, seconds: float, wait_up: bool) -> None:
+        """Put the servers into rotation, and wait until HAProxy counts them as UP by a check of its own."""
+        deadline = time.monotonic() + seconds
+        coming = [server for server in self.read() if server.admin != "ready"]
+        missing: list[str] = []
+
+        def all_ready() -> bool:
+            answers = ask_ready(coming)
+            missing[:] = [f"{label}: {answer.found}" for label, answer in answers.items() if not answer.ready]
+            return not missing
+
+        def all_up() -> bool:
+            # What leaves maintenance is UP until its first check: the next ones to be taken out may rely on it.
+            missing[:] = [f"{server.pool}: {server.found}" for server in self.read() if not server.is_sure]
+            return not missing
+
+        if wait_up and not wait_until(all_ready, seconds, 0.1):
+            raise HaproxyError(f"expected to be ready within {seconds:g} s, found {'; '.join(missing)}")
+        self.set({"drain": "ready", "maint": "ready"})
+        if wait_up and not wait_until(all_up, max(0.0, deadline - time.monotonic())):
+            raise HaproxyError(f"expected to be UP within {seconds:g} s, found {'; '.join(missing)}")
 
 
 def put(balancer: Balancer, params: dict[str, Any], check_mode: bool) -> list[PoolServer]:
     """Put the servers into the state that was asked for, and say how they were before."""
-    before = find_servers(balancer, params["servers"])
+    journal = JournalFolder(params["rollouts_dir"])
+    servers = Servers(balancer, journal, params)
+    before = servers.read()
     if check_mode:
         return before
-    journal = JournalFolder(params["rollouts_dir"])
     if params["state"] != "ready":
         names = dict.fromkeys(server.name for server in before)
         journal.start_step(params["rollout"], params["step"], list(names))
     try:
         if params["state"] == "ready":
-            bring_back(balancer, before, params["timeout"], params["wait_up"])
+            servers.bring_back(params["timeout"], params["wait_up"])
         elif any(server.admin != params["state"] or server.admin == "drain" for server in before):
-            empty(balancer, before, params["state"], params["timeout"])
+            servers.empty(params["state"], params["timeout"])
     finally:
         balancer.save_servers()
     if params["state"] == "ready":

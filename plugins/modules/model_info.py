@@ -33,6 +33,13 @@ options:
     description: Read every byte of every release, too, and look for what should not be there.
     type: bool
     default: false
+  wait:
+    description:
+      - For how many seconds to wait, at most, until nothing starts or stops a slot of each of the O(services).
+      - A module goes on where the controller that started it has died. What is read while it does so is not yet what
+        will be.
+    type: int
+    default: 0
 extends_documentation_fragment:
   - modelfleet.onprem.attributes.info
 seealso:
@@ -122,7 +129,12 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import (
 )
 from ansible_collections.modelfleet.onprem.plugins.module_utils._consistency import find_problems, find_trials
 from ansible_collections.modelfleet.onprem.plugins.module_utils._env import EnvError, read_python
-from ansible_collections.modelfleet.onprem.plugins.module_utils._files import free_bytes, on_one_disk
+from ansible_collections.modelfleet.onprem.plugins.module_utils._files import (
+    DiskError,
+    free_bytes,
+    on_one_disk,
+    only_one,
+)
 from ansible_collections.modelfleet.onprem.plugins.module_utils._http import HttpError
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import (
     SLOTS,
@@ -141,7 +153,17 @@ ARGUMENTS = {
     "contracts": {"type": "bool", "default": False},
     "python": {"type": "path", "default": "/usr/bin/python3"},
     "verify": {"type": "bool", "default": False},
+    "wait": {"type": "int", "default": 0},
 }
+
+
+def wait_for_slots(layout: Layout, services: Sequence[str], seconds: int) -> None:
+    """Wait until nothing starts or stops a slot of the services; DiskError if something still does after so long."""
+    for service in services:
+        folder = layout.service(check_service(service))
+        if folder.is_dir():
+            with only_one(folder, "starting or stopping a slot", seconds):
+                pass
 
 
 def read_releases(layout: Layout, service: str) -> list[dict[str, Any]]:
@@ -202,10 +224,12 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         layout = Layout()
+        if module.params["wait"]:
+            wait_for_slots(layout, module.params["services"] or (), module.params["wait"])
         found = read_host(layout, module.params["python"], module.params["services"], module.params["contracts"])
         found["problems"] = find_problems(layout) if module.params["verify"] else []
         found["trials"] = find_trials(layout) if module.params["verify"] else []
-    except (EnvError, HttpError, LayoutError, SystemdError, OSError) as error:
+    except (DiskError, EnvError, HttpError, LayoutError, SystemdError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, model_host=found)
 

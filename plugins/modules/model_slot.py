@@ -436,7 +436,7 @@ def ensure_stopped(params: Params, layout: Layout, check_mode: bool) -> Result:
 @contextmanager
 def alone(params: Params, layout: Layout, check_mode: bool) -> Iterator[None]:
     """Keep other runs from the slot: one whose controller died goes on here, and would stop what this one starts."""
-    folder = layout.services / check_service(params["service"])
+    folder = layout.service(check_service(params["service"]))
     if check_mode or not folder.is_dir():
         yield
         return

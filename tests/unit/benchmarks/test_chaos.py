@@ -16,7 +16,7 @@ import yaml
 
 from benchmarks.chaos import trial as trials
 from benchmarks.chaos.__main__ import KILLS, MOMENTS, plan, table
-from benchmarks.chaos.faults import FAULTS, KILLED_CONTROLLER, Fault
+from benchmarks.chaos.faults import FAULTS, KILLED_CONTROLLER, Fault, kill
 from benchmarks.chaos.table import section
 from testbed.command import ROOT, StepError
 
@@ -175,3 +175,17 @@ def test_the_table_says_how_each_trial_ended(tried: Any) -> None:
     assert heading.split()[:2] == ["trial", "seconds"]
     assert line.endswith("  survived")
     assert "went on" in line
+
+
+def test_a_controller_is_killed_with_all_that_it_has_started() -> None:
+    """Ansible's workers have sessions of their own, and what they start has them as well."""
+    leaf = "import time; print('runs', flush=True); time.sleep(60)"
+    worker = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {leaf!r}], start_new_session=True)"
+    command = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}], start_new_session=True)"
+    with subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "runs\n"
+        kill(process)
+        # The pipe ends when all that hold it have ended.
+        assert process.stdout.read() == ""
+    kill(process)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import fcntl
 import importlib.util
 import json
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +21,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._journal import 
 from ansible_collections.modelfleet.onprem.plugins.module_utils._journal_folder import JournalFolder
 from ansible_collections.modelfleet.onprem.plugins.module_utils._maintenance import Notice
 from ansible_collections.modelfleet.onprem.plugins.modules import (
+    lb_canary,
     lb_info,
     lb_maintenance,
     lb_rollback,
@@ -633,6 +636,147 @@ def test_a_rollout_is_refused_while_another_one_holds_the_service(fleet: Fleet, 
     moved = run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2), rollout=takes_over[0])
     assert moved["msg"].startswith(f"{takes_over[0]}: expected to hold tumour, found deploy {rollout_of(2)['id']}")
     assert fleet.machine.get("/tumour/predict")[1]["version"] == "1"
+
+
+def taken_over(fleet: Fleet, capsys: Capture) -> str:
+    """The id of a rollout that another one has taken over."""
+    name = str(rollout_of(1)["id"])
+    run_module(lb_rollout, capsys, **fleet.params, state="begun", rollout=rollout_of(2, takes_over=[name]))
+    return name
+
+
+@pytest.mark.parametrize("seconds", [0.5, 30])
+def test_a_drain_of_a_rollout_that_was_taken_over_meanwhile_goes_no_further(
+    fleet: Fleet, capsys: Capture, seconds: float
+) -> None:
+    run_module(lb_rollout, capsys, **fleet.params, state="begun", rollout=rollout_of(1))
+    models = fleet.models["tumour"]["blue"]
+    client = threading.Thread(target=fleet.machine.get, args=("/tumour/slow",))
+    client.start()
+    while not any(model.slow.is_set() for model in models):
+        time.sleep(0.01)
+    balancer = {key: fleet.params[key] for key in ("socket", "master_socket", "state_dir", "rollouts_dir")}
+    labels = ["tumour_blue/model1", "tumour_blue/model2"]
+    with _haproxy.Process(balancer["socket"]) as process:
+        asked = {"servers": labels, "rollout": rollout_of(1)["id"], "idle": False}
+        machine = _haproxy.Balancer(process, balancer["state_dir"], balancer["master_socket"])
+        servers = lb_server.Servers(machine, JournalFolder(balancer["rollouts_dir"]), asked)
+        failed: list[str] = []
+
+        def empty() -> None:
+            try:
+                servers.empty("maint", seconds)
+            except ValueError as error:
+                failed.append(str(error))
+
+        waiting = threading.Thread(target=empty)
+        waiting.start()
+        while "ready" in [fleet.admin()[label] for label in labels]:
+            time.sleep(0.01)
+        name = taken_over(fleet, capsys)
+        if seconds > 1:
+            for model in models:
+                model.go.set()
+        waiting.join()
+    assert failed[0].startswith(f"{name}: expected to hold tumour, found deploy {rollout_of(2)['id']}")
+    assert [fleet.admin()[label] for label in labels] == ["drain", "drain"]
+    for model in models:
+        model.go.set()
+    client.join()
+
+
+def test_a_server_does_not_come_back_for_a_rollout_that_was_taken_over_meanwhile(fleet: Fleet, capsys: Capture) -> None:
+    run_module(lb_rollout, capsys, **fleet.params, state="begun", rollout=rollout_of(1))
+    label = "tumour_blue/model1"
+    run_module(lb_server, capsys, **fleet.params, servers=[label], state="maint", rollout=rollout_of(1)["id"])
+    name = taken_over(fleet, capsys)
+    late = {"servers": [label], "state": "ready", "rollout": name}
+    failed = run_module(lb_server, capsys, **fleet.params, **late)
+    assert failed["msg"].startswith(f"{name}: expected to hold tumour, found deploy {rollout_of(2)['id']}")
+    assert fleet.admin()[label] == "maint"
+
+
+def test_servers_that_come_back_have_passed_health_checks_since(fleet: Fleet, capsys: Capture) -> None:
+    label = "tumour_blue/model1"
+    run_module(lb_server, capsys, **fleet.params, servers=[label], state="maint")
+    run_module(lb_server, capsys, **fleet.params, servers=[label], state="ready", wait_up=False)
+    [at_once] = [server for server in fleet.servers() if server.label == label]
+    assert (at_once.in_rotation, at_once.is_sure) == (True, False)
+    assert at_once.found == "model1 is UP, and has still to pass health checks (L7OK)"
+    run_module(lb_server, capsys, **fleet.params, servers=[label], state="maint")
+    run_module(lb_server, capsys, **fleet.params, servers=[label], state="ready")
+    assert all(server.is_sure for server in fleet.servers())
+
+
+def test_servers_of_a_pool_that_requests_go_to_are_not_idle(fleet: Fleet, capsys: Capture) -> None:
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("blue", 1))
+    before = fleet.admin()
+    for pool, share in (("tumour_blue", 0), ("tumour_green", 100)):
+        canary = {"tumour": {"share": share, "release": release(2)}}
+        run_module(lb_canary, capsys, **fleet.params, services=canary)
+        idle = {"servers": [f"{pool}/model1"], "state": "drain", "idle": True}
+        refused = run_module(lb_server, capsys, **fleet.params, **idle)
+        assert refused["msg"] == f"{pool}: expected that no requests are sent to this pool, found that some are"
+        assert fleet.admin() == before
+    run_module(lb_canary, capsys, **fleet.params, services={"tumour": {"share": 0}})
+    assert run_module(lb_server, capsys, **fleet.params, **idle)["changed"]
+
+
+def test_going_back_does_not_mind_that_another_service_moves_meanwhile(fleet: Fleet, capsys: Capture) -> None:
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("blue", 1, "tumour", "prices"))
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2, "tumour"))
+    with _haproxy.Process(fleet.params["socket"]) as process:
+        balancer = _haproxy.Balancer(process, fleet.params["state_dir"], fleet.params["master_socket"])
+        back = lb_rollback.Change(balancer.read(), [lb_rollback.Target("tumour", "blue", release(1))], [])
+        run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2, "prices"))
+        back.commit(balancer, None)
+        found = balancer.read()
+        assert (found.slot("tumour"), found.slot("prices")) == ("blue", "green")
+        again = lb_rollback.Change(back.read, back.targets, [])
+        with pytest.raises(_haproxy.HaproxyError, match=r"^tumour: expected no other change of its route meanwhile"):
+            again.commit(balancer, None)
+
+
+def is_held(folder: str) -> bool:
+    """Whether a run holds the folder, not for a moment alone."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        for _look in range(5):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_UN)
+            time.sleep(0.05)
+    except BlockingIOError:
+        time.sleep(0.3)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    finally:
+        os.close(handle)
+    return False
+
+
+@pytest.mark.parametrize("change", [lb_route.move_routes, lb_canary.set_shares])
+def test_who_needs_the_journal_takes_it_before_the_routes(
+    fleet: Fleet, capsys: Capture, change: Callable[..., Any]
+) -> None:
+    """Two runs that took them in different orders would wait for each other."""
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("blue", 1))
+    run_module(lb_rollout, capsys, **fleet.params, state="begun", rollout=rollout_of(1))
+    wanted = {"release": release(2), **({"slot": "green"} if change is lb_route.move_routes else {"share": 100})}
+    waits = {"min_up": "100%", "wait_timeout": 5, "verify": True, "staged": False, "at": None}
+    params = {**fleet.params, **waits, "services": {"tumour": wanted}, "rollout": rollout_of(1)["id"]}
+    with _haproxy.Process(params["socket"]) as process:
+        balancer = _haproxy.Balancer(process, params["state_dir"], params["master_socket"])
+        waiting = threading.Thread(target=change, args=(balancer, params, False))
+        with balancer.alone("this test"):
+            waiting.start()
+            deadline = time.monotonic() + 5
+            while not (held := is_held(params["rollouts_dir"])) and time.monotonic() < deadline:
+                time.sleep(0.05)
+        waiting.join()
+        assert held
+        assert balancer.read().summary("tumour")["slot"] == ("green" if "slot" in wanted else "blue")
 
 
 def test_a_rollout_is_refused_if_what_it_read_has_changed(fleet: Fleet, capsys: Capture) -> None:

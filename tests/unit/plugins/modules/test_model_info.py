@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.modelfleet.onprem.plugins.module_utils._files import only_one
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import Layout
 from ansible_collections.modelfleet.onprem.plugins.modules import model_info
 
@@ -214,3 +215,16 @@ def test_a_contract_that_is_not_as_it_was_built_is_null(
     slot()
     (layout.release("tumour", release) / "bundle/contract.json").write_text("{ ")
     assert info(contracts=True)["services"]["tumour"]["slots"]["blue"]["contract"] is None
+
+
+def test_what_starts_or_stops_a_slot_is_waited_for(
+    slot: Callable[..., Any], run_module: Callable[..., Any], layout: Layout
+) -> None:
+    slot()
+    asked = {"python": "python3", "services": ["tumour", "prices"], "wait": 1}
+    with only_one(layout.service("tumour"), "starting or stopping a slot"):
+        said = run_module(model_info, asked)["msg"]
+        # Who only wants to see what is there does not wait.
+        assert run_module(model_info, {**asked, "wait": 0})["model_host"]["services"]["tumour"]["slots"]["blue"]
+    assert said == f"{layout.service('tumour')}: another run has been starting or stopping a slot for more than 1 s"
+    assert run_module(model_info, asked)["model_host"]["services"]["tumour"]["slots"]["blue"]
