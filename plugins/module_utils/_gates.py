@@ -196,16 +196,16 @@ def replay(server: Server, expected: Expected) -> Finding:
     """Recent requests get the answers that the old release gives to them, but for what the thresholds allow."""
     policy = expected.policy
     thresholds = Thresholds(**{name: policy[name] for name in Thresholds.__dataclass_fields__ if name in policy})
+    words = f"at least {thresholds.min_rows} captured rows"
+    if expected.baseline is None and not expected.replaces:
+        return Finding(True, words, "no release before it to compare with")
     most, columns, segment = policy.get("rows", REPLAYED_ROWS), expected.columns, policy.get("segment")
     if segment is not None and segment not in columns.names:
         raise GateError(f"gates.replay.segment: expected one of {', '.join(columns.names)}, found {segment!r}")
-    words = f"at least {thresholds.min_rows} captured rows"
     files, of = expected.captured, None
     if policy.get("requests"):
         files = [Path(policy["requests"])]
-    elif expected.baseline is None:
-        if not expected.replaces:
-            return Finding(True, words, "no release before it to compare with")
+    elif expected.baseline is None and expected.replaces:
         # Any other release's answers say nothing about the one that is replaced.
         words += f" that {expected.replaces} answered"
         of = expected.replaces.rpartition("-")[2]

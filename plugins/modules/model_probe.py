@@ -70,8 +70,8 @@ options:
   replaces:
     description:
       - The release that serves before this one, also where it does not run beside it.
-      - Without one, and without O(baseline), V(replay) passes when nothing was captured, with nothing to
-        compare with, and V(latency) looks at C(max_ms) alone.
+      - Without one, and without O(baseline), V(replay) passes, with nothing to compare with, and V(latency) looks at
+        C(max_ms) alone.
     type: str
   gates:
     description:

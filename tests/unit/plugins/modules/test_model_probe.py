@@ -355,9 +355,13 @@ def test_what_cannot_be_told_follows_the_policy(
     assert ("msg" in result) is (inconclusive == "fail")
 
 
-def test_the_first_release_has_nothing_to_compare_with(probe: Callable[..., Any]) -> None:
-    result = probe(gates=replay(inconclusive="fail"))
-    assert verdicts(result) == {"replay": "pass"}
+@pytest.mark.parametrize("thresholds", [{}, {"requests": "/absent"}, {"segment": "city"}])
+def test_the_first_release_and_one_that_is_gone_back_to_have_nothing_to_compare_with(
+    probe: Callable[..., Any], layout: Layout, thresholds: dict[str, str]
+) -> None:
+    capture(layout, ROWS, outputs={"predictions": [100.0 + sum(row) for row in ROWS]})
+    result = probe(gates={**replay(max_change=0, inconclusive="fail", **thresholds), **latency(inconclusive="fail")})
+    assert verdicts(result) == {"replay": "pass", "latency": "pass"}
     assert result["gates"][0]["found"] == "no release before it to compare with"
 
 
@@ -497,7 +501,10 @@ def test_nobody_at_the_address(probe: Callable[..., Any]) -> None:
             {"gates": {"speed": ENFORCED}},
             "environment, load, ready, version, golden, replay, latency, found 'speed'",
         ),
-        ({"gates": replay(segment="city")}, "gates.replay.segment: expected one of width, height, found 'city'"),
+        (
+            {"gates": replay(segment="city"), "replaces": "2-0ld"},
+            "gates.replay.segment: expected one of width, height, found 'city'",
+        ),
         ({"golden": "/nonexistent"}, "/nonexistent"),
     ],
 )
