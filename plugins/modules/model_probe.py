@@ -26,8 +26,11 @@ description:
     takes. Scores are probabilities. Those of regressions and of anomaly detectors are in standard deviations of the old
     release's answers.
   - V(latency) wants p99 of single golden rows within C(max_ms), and within C(factor) times what the release at
-    O(baseline) takes, asked in turns. Where it O(replaces) a release that cannot be asked, it is inconclusive whether
-    the factor holds. Without either the factor is not looked at.
+    O(baseline) takes, asked in turns, up to 600 times each. It fails where more than one in a hundred requests are
+    slower than the limit, and chance would hardly give so many more than one in a hundred (C(max_ms)), or than the old
+    release has (C(factor)). Golden rows that the old release refuses are asked of neither. Where it O(replaces) a
+    release that cannot be asked, refuses all or stops answering, it is inconclusive whether the factor holds. Without
+    either the factor is not looked at.
   - Where the slots of O(service) want API keys, those on this host are asked with the key that
     M(modelfleet.onprem.model_slot) made for it. No other address is ever sent that key.
   - A gate of mode V(warn) that does not hold is told and does no more. The first one that blocks ends the run and fails

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -229,7 +230,7 @@ def latency(**thresholds: Any) -> dict[str, Any]:
 def test_a_slow_model_does_not_pass(probe: Callable[..., Any]) -> None:
     message = probe(gates=latency(max_ms=0.000001))["msg"]
     assert "expected p99 of at most 1e-06 ms, found " in message
-    assert "requests of one row; no old release beside it" in message
+    assert re.search(r"(\d+) requests of one row; no old release beside it; \1 of \1 slower than 1e-06 ms", message)
 
 
 def test_one_that_is_slower_than_the_old_release_does_not_pass(
@@ -240,11 +241,13 @@ def test_one_that_is_slower_than_the_old_release_does_not_pass(
         return predict(body)
 
     options = {"gates": latency(factor=3), "baseline": old_server.address}
-    assert verdicts(probe(**options)) == {"latency": "pass"}
+    (gate,) = probe(**options)["gates"]
+    figures = {"p99_ms", "requests", "slower", "old_p99_ms", "old_requests", "old_slower"}
+    assert (gate["verdict"], set(gate["details"])) == ("pass", figures)
     model_server.answers["/predict"] = (200, slow)
     result = probe(**options)
     assert "expected p99 of at most 3 times the old release's, found 1" in result["msg"]
-    assert "; old release " in result["msg"]
+    assert re.search(r"; old release \S+ ms over \d+; (\d+) of \1 slower than \S+ ms \(old release ", result["msg"])
     assert verdicts(probe(**{**options, "gates": {"latency": {"mode": "warn", "factor": 3}}})) == {"latency": "warn"}
 
 
@@ -274,6 +277,47 @@ def test_an_old_release_that_cannot_be_asked_is_no_proof(
     strict = probe(gates=latency(factor=3, max_ms=max_ms, inconclusive="fail"), **old)
     assert strict["msg"].startswith("gate latency: ")
     assert strict["msg"].endswith((UNDECIDED if verdict == "inconclusive" else ADVICE)["latency"])
+
+
+def refusing(row: list[float]) -> Callable[[Any], Any]:
+    """A model that refuses a row."""
+    return lambda body: (422, {"detail": "no"}) if row in body["instances"] else predict(body)
+
+
+@pytest.mark.parametrize("new", [predict, refusing([2.0, 0.25])], ids=["the new one takes it", "both refuse it"])
+def test_a_row_that_the_old_release_refuses_is_left_out_for_both(
+    probe: Callable[..., Any], model_server: Any, old_server: Any, new: Callable[[Any], Any]
+) -> None:
+    old_server.answers["/predict"] = (200, refusing([2.0, 0.25]))
+    model_server.answers["/predict"] = (200, new)
+    assert verdicts(probe(gates=latency(factor=100), baseline=old_server.address)) == {"latency": "pass"}
+    assert {str(body["instances"]) for _path, body in model_server.asked} == {"[[0.5, 1.0]]"}
+
+
+def dying(requests: int) -> Callable[[Any], Any]:
+    """A model that answers so many requests."""
+    left = iter(range(requests))
+    return lambda body: predict(body) if next(left, None) is not None else (500, {"detail": "dead"})
+
+
+@pytest.mark.parametrize(
+    ("old", "why"),
+    [
+        (dying(0), "an old release that refuses all 2 golden rows"),
+        (dying(100), "an old release that does not answer a golden row: status 500 (dead)"),
+    ],
+    ids=["none", "not to the end"],
+)
+def test_an_old_release_that_fails_is_no_fault_of_the_new_one(
+    probe: Callable[..., Any], model_server: Any, old_server: Any, old: Callable[[Any], Any], why: str
+) -> None:
+    old_server.answers["/predict"] = (200, old)
+    (gate,) = probe(gates=latency(factor=3, max_ms=10_000), baseline=old_server.address)["gates"]
+    assert gate["verdict"] == "inconclusive"
+    assert why in gate["found"]
+    model_server.answers["/predict"] = (200, refusing([2.0, 0.25]))
+    result = probe(gates=latency(factor=3), baseline=old_server.address)
+    assert (verdicts(result), result["gates"][0]["found"]) == ({"latency": "fail"}, "status 422 (no)")
 
 
 def capture(layout: Layout, rows: list[list[float]], slot: str = "blue", **line: Any) -> None:
