@@ -34,6 +34,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import 
 )
 
 PREDICT = "/predict"
+TOO_LARGE = 413
 ROWS_A_REQUEST = 256
 CONNECTIONS_A_WORKER = 4
 WORKERS_SECONDS = 5.0
@@ -174,13 +175,20 @@ class RefusedError(ValueError):
 def _ask(
     server: Server, instances: Sequence[Any], probabilities: bool, rows_a_request: int
 ) -> dict[str, list[Any] | None]:
-    """What ``server`` answers to ``instances``; RefusedError if it is no prediction."""
+    """What ``server`` answers to ``instances``; RefusedError if it is no prediction.
+
+    Where a request is too large for the server (its ``max_rows`` or ``max_body_bytes``), half the rows are sent at once
+    from there on.
+    """
     found: dict[str, list[Any] | None] = {"predictions": [], "probabilities": None, "scores": None}
-    for first in range(0, len(instances), rows_a_request):
-        body: dict[str, Any] = {"instances": instances[first : first + rows_a_request]}
-        if probabilities:
-            body["probabilities"] = True
-        answer = server.post(PREDICT, body)
+    first, size = 0, rows_a_request
+    while first < len(instances):
+        rows = instances[first : first + size]
+        answer = server.post(PREDICT, {"instances": rows, **({"probabilities": True} if probabilities else {})})
+        if answer.status == TOO_LARGE and len(rows) > 1:
+            size = len(rows) // 2
+            continue
+        first += len(rows)
         document = answer.json()
         if answer.status != 200 or not isinstance(document, dict):
             raise RefusedError(answer.shown)

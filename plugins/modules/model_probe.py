@@ -15,7 +15,8 @@ author:
 description:
   - Puts gates to a model server by asking it directly, past the balancers, in the order in which they are told here.
   - V(ready) wants it to be ready for the service, and V(version) to have loaded the very bundle that is asked for.
-  - V(golden) wants every worker to answer the golden rows as the model did when the bundle was built.
+  - V(golden) wants every worker to answer the golden rows as the model did when the bundle was built. Of a server that
+    takes fewer rows at once (V(413)) fewer are asked at once.
   - V(replay) sends recent captured requests to it and to the old release at O(baseline); without that one, what the
     release that it O(replaces) answered when they were captured counts, and no other release's answers. It compares
     the share of labels that flip, by the upper end of its Wilson interval, the largest and the p99 change of score,

@@ -179,6 +179,32 @@ def test_many_golden_rows_go_in_several_requests(
     assert [len(body["instances"]) for _path, body in model_server.asked if body] == [256, 44]
 
 
+def at_most(rows: int) -> Callable[[Any], Any]:
+    """A model server that takes so many rows at once."""
+    return lambda body: predict(body) if len(body["instances"]) <= rows else (413, {"detail": f"at most {rows} rows"})
+
+
+@pytest.mark.parametrize(
+    ("most", "sizes"), [(100, [256, 128, 64, 64, 64, 64, 44]), (1, [256, 128, 64, 32, 16, 8, 4, 2, *300 * [1]])]
+)
+def test_a_server_that_takes_few_rows_at_once_is_asked_for_fewer(
+    probe: Callable[..., Any], golden: dict[str, Any], model_server: Any, most: int, sizes: list[int]
+) -> None:
+    golden["instances"], golden["predictions"] = (
+        [[float(row)] for row in range(300)],
+        [float(row) for row in range(300)],
+    )
+    model_server.answers["/predict"] = (200, at_most(most))
+    result = probe(gates={"golden": ENFORCED})
+    assert verdicts(result) == {"golden": "pass"}
+    assert [len(body["instances"]) for _path, body in model_server.asked if body] == sizes
+
+
+def test_a_row_that_is_too_large_alone_is_refused(probe: Callable[..., Any], model_server: Any) -> None:
+    model_server.answers["/predict"] = (200, at_most(0))
+    assert "found status 413 (at most 0 rows)" in probe()["msg"]
+
+
 def test_a_refused_row_is_told(probe: Callable[..., Any], model_server: Any) -> None:
     model_server.answers["/predict"] = (400, {"detail": "row 0, column age: expected a number, found null"})
     assert "found status 400 (row 0, column age: expected a number, found null)" in probe()["msg"]
@@ -344,6 +370,22 @@ def test_captured_rows_get_the_answers_of_the_old_release(
     assert gate["verdict"] == "pass"
     assert (gate["details"]["rows"], gate["details"]["max_change"]) == (50, 0.0)
     assert [len(body["instances"]) for _path, body in old_server.asked] == [50]
+
+
+def test_a_request_that_is_too_large_is_no_refusal_of_its_rows(
+    probe: Callable[..., Any], layout: Layout, old_server: Any, model_server: Any
+) -> None:
+    rows = [[float(number), 0.5] for number in range(1200)]
+    capture(layout, rows)
+    old_server.answers["/predict"] = (200, at_most(3))
+
+    def refusing_fifty(body: Any) -> Any:
+        refuses = len(body["instances"]) <= 3 and any(row in rows[:50] for row in body["instances"])
+        return (422, {"detail": "no"}) if refuses else at_most(3)(body)
+
+    model_server.answers["/predict"] = (200, refusing_fifty)
+    (gate,) = probe(gates=replay(), baseline=old_server.address)["gates"]
+    assert (gate["verdict"], gate["details"]["rows"], gate["details"]["refused"]) == ("pass", 1200, 50)
 
 
 def test_what_was_captured_counts_where_no_old_release_runs(probe: Callable[..., Any], layout: Layout) -> None:
