@@ -24,8 +24,9 @@ description:
     together and each segment must be within the thresholds. What has fewer than C(min_rows) rows is inconclusive. So is
     what has too few for the interval of no flip at all to be low enough, unless even its lower end is too high, which
     fails. Where nothing fails and a segment is inconclusive, the gate is, and says which are and how many rows it
-    takes. Scores are probabilities. Those of regressions and of anomaly detectors are in standard deviations of the old
-    release's answers.
+    takes. Where the new release gives no scores, or of another number of classes, the changes of score are
+    inconclusive. Scores are probabilities. Those of regressions and of anomaly detectors are in standard deviations of
+    the old release's answers.
   - V(latency) wants p99 of single golden rows within C(max_ms), and within C(factor) times what the release at
     O(baseline) takes, asked in turns, up to 600 times each. It fails where more than one in a hundred requests are
     slower than the limit, and chance would hardly give so many more than one in a hundred (C(max_ms)), or than the old

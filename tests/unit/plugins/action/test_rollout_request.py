@@ -134,13 +134,7 @@ def test_of_several_services_one_must_enforce_what_is_overridden(
         "tumour": {**SERVICES["tumour"], "requires": ["prices"]},
     }
     several = {"tumour": {"bundle": str(bundle)}, "prices": {"bundle": str(make_bundle("7"))}}
-    asked = {
-        "action": "deploy",
-        "service": None,
-        "several": several,
-        "services": services,
-        "override_reason": "we know",
-    }
+    asked = {"action": "deploy", "service": None, "several": several, "services": services}
     request = ask(override="golden", override_reason="we know", **asked)["request"]
     assert request["overrides"] == [{"gate": "golden", "reason": "we know"}]
     assert {name: (part["policy"]["golden"]["mode"], part["overrides"]) for name, part in request["parts"].items()} == {
