@@ -187,7 +187,7 @@ def _journal(figures: Figures) -> None:
 
 def _gates(figures: Figures) -> None:
     """What gates add to a blue/green deploy: all that are put by default, a signature and 2,000 rows replayed, over the
-    least.
+    least, which are digest, ready and version.
 
     The two deploys take turns, from one release to the other and back. The idle slot is stopped before each, and what a
     host remembers of having tried a release is removed, for a release is new to it as a rule.

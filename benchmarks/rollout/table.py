@@ -9,7 +9,8 @@ _COLUMNS = ("", "requests", "of these during it", "failed", "seconds", "p50 / p9
 _RATIOS = {
     "rollback_warm_over_ping": "a rollback to a warm slot, over `ansible -m ping` on the same inventory",
     "noop_deploy_over_ping": "a deploy that finds nothing to do, over the same",
-    "gates_seconds_added": "what every gate, a replay of 2,000 rows too, adds to a blue/green deploy, in seconds",
+    "gates_seconds_added": "what the other gates, a replay of 2,000 rows too, add to a blue/green deploy that has "
+    "`digest`, `ready` and `version`, in seconds",
     "journal_seconds_added": "what the journal and its locks add to a deploy behind one balancer, in seconds",
     "env_build_over_pip": "an environment with scikit-learn, over `venv` and `pip` with the same wheels",
     "multi_service_over_single": "a deploy of three services as one, over that of one of them",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
@@ -17,6 +18,7 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.verdicts import 
     collect,
     compare_answers,
     failure,
+    timed,
     verdict_lines,
 )
 
@@ -55,7 +57,8 @@ def _work(arguments: dict[str, Any], _groups: Groups) -> dict[str, Any]:
         part = arguments["parts"][service]
         policy = part["policy"]
         found = {host: services[service] for host, services in arguments["found"].items() if service in services}
-        compared = compare_answers(policy["golden"]["mode"], _of(found, "gated", "golden_answers"))
+        mode, answers = policy["golden"]["mode"], _of(found, "gated", "golden_answers")
+        compared = timed(partial(compare_answers, mode, answers))
         of_controller = [*part.get("verdicts", ()), *plan["verdicts"], *arguments["judge"], *compared]
         collected = collect(policy, of_controller, [_of(found, kind, "gates") for kind in KINDS])
         disagreements.append(failure(compared))

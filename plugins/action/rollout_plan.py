@@ -49,6 +49,7 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import (
     find_strategy,
     parse_services,
 )
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.verdicts import timed
 
 ARGUMENTS = {
     "services": {"type": "raw", "required": True},
@@ -153,7 +154,8 @@ def _judged(
 
     # Without the bundle there is nothing to compare; it was compared when the rollout began that is gone on with.
     policy = part["policy"]["contract"] if part["lock"] is not None else {"mode": "off"}
-    return replace(plan, verdicts=judge_contract(service, policy, release, new_contract, active, hosts, balancers))
+    verdicts = timed(lambda: judge_contract(service, policy, release, new_contract, active, hosts, balancers))
+    return replace(plan, verdicts=verdicts)
 
 
 def _contract(bundle: Path, release: Release) -> Contract:

@@ -34,7 +34,7 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.controller impor
     work_here,
 )
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.interrupted import find_died_of_all, refused_rollout
-from ansible_collections.modelfleet.onprem.plugins.plugin_utils.policy import override
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.policy import check_override, override
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.registry import UntrueError, fetch_bundle
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import (
     Service,
@@ -117,9 +117,12 @@ def _request(arguments: dict[str, Any], groups: Groups, folder: Path) -> dict[st
         request["strategy"] = _strategy(wanted, died.strategy if died else arguments["strategy"])
     elif died:
         request["strategy"] = died.strategy
-    overridden, reason = arguments["override"], arguments["override_reason"]
+    overridden, reason = list(dict.fromkeys(arguments["override"])), (arguments["override_reason"] or "").strip()
     if died:
+        # What was overridden when it began may not be enforced any more, and then needs no override.
         overridden, reason = list(died.overrides), "; ".join(dict.fromkeys(died.overrides.values()))
+    else:
+        check_override([service.gates for service in wanted], overridden, reason)
     parts = {}
     for service in wanted:
         parts[service.name] = _part(service, overridden, reason)
@@ -127,7 +130,8 @@ def _request(arguments: dict[str, Any], groups: Groups, folder: Path) -> dict[st
             parts[service.name].update(_meant(service, died.services[service.name], arguments, folder))
         elif action == "deploy":
             parts[service.name].update(_bundle(service, asked[service.name], arguments, folder))
-    return {**request, **_together(parts), "parts": parts}
+    overrides = [{"gate": name, "reason": reason} for name in overridden]
+    return {**request, **_together(parts), "overrides": overrides, "parts": parts}
 
 
 def _common(action: str, services: Sequence[Service], balancers: Sequence[str]) -> dict[str, Any]:
@@ -148,13 +152,12 @@ def _together(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         return dict(next(iter(parts.values())))
     return {
         "service": ", ".join(parts),
-        "overrides": next(iter(parts.values()))["overrides"],
         "max_fail_percentage": 0,
         **{key: max(part[key] for part in parts.values()) for key in ("drain_timeout", "ready_timeout", "watch")},
     }
 
 
-def _part(service: Service, overridden: Sequence[str], reason: str | None) -> dict[str, Any]:
+def _part(service: Service, overridden: Sequence[str], reason: str) -> dict[str, Any]:
     """What a request says of one of its services, whatever it asks for."""
     policy, overrides = override(service.gates, overridden, reason)
     part: dict[str, Any] = {

@@ -72,7 +72,6 @@ def host_releases(
 
 def _release(plan: Mapping[str, Any], part: Mapping[str, Any], host: str, wheels: Mapping[str, str]) -> dict[str, Any]:
     release, trust = plan["release"], part.get("trust") or {}
-    before = (plan.get("was") or {}).get("release")
     env = (plan.get("envs") or {}).get(host)
     return {
         "service": plan["service"],
@@ -87,8 +86,7 @@ def _release(plan: Mapping[str, Any], part: Mapping[str, Any], host: str, wheels
         **{name: trust.get(name) for name in ("allowed_signers", "revoked_keys", "signers")},
         **{name: plan.get(name) for name in ("pinned", "settings", "limits")},
         "baseline": plan.get("baseline_slot"),
-        # What serves already, and is mended or checked, replaces nothing.
-        "replaces": None if before == release["name"] else before,
+        "replaces": plan.get("replaces"),
     }
 
 

@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.modelfleet.onprem.plugins.module_utils._captured import Columns, Rows, read_rows
+from ansible_collections.modelfleet.onprem.plugins.module_utils._captured import Columns, read_rows
 from ansible_collections.modelfleet.onprem.plugins.module_utils._golden import mismatches
 from ansible_collections.modelfleet.onprem.plugins.module_utils._http import READY, HttpError, Server, read_ready
+from ansible_collections.modelfleet.onprem.plugins.module_utils._latency import Slower, measure
 from ansible_collections.modelfleet.onprem.plugins.module_utils._replay import (
     Answered,
     Thresholds,
@@ -32,6 +34,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import 
 )
 
 PREDICT = "/predict"
+TOO_LARGE = 413
 ROWS_A_REQUEST = 256
 CONNECTIONS_A_WORKER = 4
 WORKERS_SECONDS = 5.0
@@ -40,10 +43,6 @@ REPLAYED_ROWS = 2000
 REPLAYED_A_REQUEST = 500
 MOST_REFUSED = 50
 """So many rows that are refused are looked for one by one; beyond them all rows of a refused request count."""
-WARM_UP = 10
-TURNS = 10
-TURN_REQUESTS = 30
-TURN_SECONDS = 0.06
 NOISE_MS = 1.0
 """An old release that is faster than this counts as taking so long: what is below it is the machine's noise."""
 
@@ -176,13 +175,20 @@ class RefusedError(ValueError):
 def _ask(
     server: Server, instances: Sequence[Any], probabilities: bool, rows_a_request: int
 ) -> dict[str, list[Any] | None]:
-    """What ``server`` answers to ``instances``; RefusedError if it is no prediction."""
+    """What ``server`` answers to ``instances``; RefusedError if it is no prediction.
+
+    Where a request is too large for the server (its ``max_rows`` or ``max_body_bytes``), half the rows are sent at once
+    from there on.
+    """
     found: dict[str, list[Any] | None] = {"predictions": [], "probabilities": None, "scores": None}
-    for first in range(0, len(instances), rows_a_request):
-        body: dict[str, Any] = {"instances": instances[first : first + rows_a_request]}
-        if probabilities:
-            body["probabilities"] = True
-        answer = server.post(PREDICT, body)
+    first, size = 0, rows_a_request
+    while first < len(instances):
+        rows = instances[first : first + size]
+        answer = server.post(PREDICT, {"instances": rows, **({"probabilities": True} if probabilities else {})})
+        if answer.status == TOO_LARGE and len(rows) > 1:
+            size = len(rows) // 2
+            continue
+        first += len(rows)
         document = answer.json()
         if answer.status != 200 or not isinstance(document, dict):
             raise RefusedError(answer.shown)
@@ -196,16 +202,16 @@ def replay(server: Server, expected: Expected) -> Finding:
     """Recent requests get the answers that the old release gives to them, but for what the thresholds allow."""
     policy = expected.policy
     thresholds = Thresholds(**{name: policy[name] for name in Thresholds.__dataclass_fields__ if name in policy})
+    words = f"at least {thresholds.min_rows} captured rows"
+    if expected.baseline is None and not expected.replaces:
+        return Finding(True, words, "no release before it to compare with")
     most, columns, segment = policy.get("rows", REPLAYED_ROWS), expected.columns, policy.get("segment")
     if segment is not None and segment not in columns.names:
         raise GateError(f"gates.replay.segment: expected one of {', '.join(columns.names)}, found {segment!r}")
-    words = f"at least {thresholds.min_rows} captured rows"
     files, of = expected.captured, None
     if policy.get("requests"):
         files = [Path(policy["requests"])]
-    elif expected.baseline is None:
-        if not expected.replaces:
-            return Finding(True, words, "no release before it to compare with")
+    elif expected.baseline is None and expected.replaces:
         # Any other release's answers say nothing about the one that is replaced.
         words += f" that {expected.replaces} answered"
         of = expected.replaces.rpartition("-")[2]
@@ -219,14 +225,14 @@ def replay(server: Server, expected: Expected) -> Finding:
     else:
         with Server(expected.baseline, server.timeout, expected.keys.get(expected.baseline)) as baseline:
             try:
-                old = _answered(baseline, rows, columns.probabilities)
+                old = _answered(baseline, rows.instances, columns.probabilities)
             except HttpError as error:
                 return Finding(None, "an old release that answers", str(error))
     kept = [row for row, value in enumerate(old.predictions) if value is not None]
     if not kept:
         return Finding(None, words, f"{len(rows.instances)}, which the old release refuses")
     rows, old = rows.only(kept), _only(old, kept)
-    new = _answered(server, rows, columns.probabilities)
+    new = _answered(server, rows.instances, columns.probabilities)
     values = [row[columns.names.index(segment)] for row in rows.instances] if segment is not None else []
     found = compare(old, new, thresholds, are_labels(old.predictions, columns.classes), segment, values)
     return Finding(found.passed, found.expected, found.found, found.details)
@@ -237,7 +243,7 @@ def _only(answered: Answered, rows: Sequence[int]) -> Answered:
     return Answered([answered.predictions[row] for row in rows], scores and [scores[row] for row in rows])
 
 
-def _answered(server: Server, rows: Rows, probabilities: bool) -> Answered:
+def _answered(server: Server, rows: Sequence[Any], probabilities: bool) -> Answered:
     """What ``server`` answers to ``rows``, in few requests; None for each row that it refuses."""
     predictions: list[Any] = []
     scores: list[Any] = []
@@ -257,72 +263,87 @@ def _answered(server: Server, rows: Rows, probabilities: bool) -> Answered:
         predictions.extend(found["predictions"] or [])
         scores.extend(found["probabilities"] or found["scores"] or [None] * len(instances))
 
-    for first in range(0, len(rows.instances), REPLAYED_A_REQUEST):
-        ask(rows.instances[first : first + REPLAYED_A_REQUEST])
+    for first in range(0, len(rows), REPLAYED_A_REQUEST):
+        ask(rows[first : first + REPLAYED_A_REQUEST])
     return Answered(predictions, scores if any(score is not None for score in scores) else None)
 
 
 def latency(server: Server, expected: Expected) -> Finding:
-    """The slowest in a hundred requests of a golden row stays within the limit, and a factor of the old release's.
+    """99 of 100 requests of a golden row are answered within the limit, and within a factor of the old release's p99.
 
-    Both are asked in turns, so that what else the machine does falls on both. What counts is a quieter turn, the
-    first quartile: what disturbs a turn only ever adds to it. Where there is an old release and it cannot be asked
-    beside the new one, it cannot be told whether the factor holds.
+    More that are slower fail a release only where they are more than chance gives: where the old release's, which is
+    asked in turns with it, are fewer. Where that one is replaced and cannot be asked beside the new one, it cannot be
+    told whether the factor holds.
     """
     rows = expected.golden.instances if expected.golden else []
-    most, factor = expected.policy.get("max_ms"), expected.policy.get("factor")
-    limits = [f"p99 of at most {most:g} ms"] if most is not None else []
     if not rows:
         return Finding(True, "any latency", "no golden rows to measure with")
-    with ExitStack() as stack:
-        asked = [server]
-        why_alone = "no old release beside it"
-        if expected.baseline is not None and factor is not None:
-            key = expected.keys.get(expected.baseline)
-            old = stack.enter_context(Server(expected.baseline, server.timeout, key))
-            try:
-                _post_row(old, rows[0])
-                asked.append(old)
-            except (HttpError, RefusedError) as error:
-                why_alone = f"an old release that does not answer a golden row: {error}"
+    most, factor = expected.policy.get("max_ms"), expected.policy.get("factor")
+    compares = factor is not None and bool(expected.replaces or expected.baseline)
+    limits = [f"p99 of at most {most:g} ms"] if most is not None else []
+    limits += [f"p99 of at most {factor:g} times the old release's"] if compares else []
+    words = "; ".join(limits)
+    try:
         try:
-            turns = _measure(asked, rows)
-        except RefusedError as error:
-            return Finding(False, "; ".join(limits) or "answers to golden rows", str(error))
-    p99 = [1000 * percentile([percentile(turn, 0.99) for turn in taken], 0.25) for taken in turns]
-    requests = sum(map(len, turns[0]))
-    found = [f"{p99[0]:.1f} ms over {requests} requests of one row"]
-    passed: bool | None = most is None or p99[0] <= most
-    details = {"p99_ms": round(p99[0], 3), "requests": requests}
-    if len(p99) > 1:
-        limits.append(f"p99 of at most {factor:g} times the old release's")
-        found.append(f"old release {p99[1]:.1f} ms")
-        details["old_p99_ms"] = round(p99[1], 3)
-        passed = passed and p99[0] <= (factor or 0) * max(p99[1], NOISE_MS)
+            times, old_times = _measure_beside(server, expected, rows)
+        except AloneError as error:
+            why_alone = str(error)
+            (times,), old_times = measure([partial(_post_row, server)], rows), []
+    except RefusedError as error:
+        return Finding(False, words or "answers to golden rows", str(error))
+    found = [f"{percentile(times, 0.99):.1f} ms over {len(times)} requests of one row"]
+    details: dict[str, Any] = {"p99_ms": round(percentile(times, 0.99), 3), "requests": len(times)}
+    judged: list[Slower] = []
+    if most is not None:
+        judged.append(Slower.of(most, times))
+        details["slower_than_max_ms"] = judged[0].count
+    if old_times:
+        old_p99 = percentile(old_times, 0.99)
+        beside = Slower.of(max(old_p99, NOISE_MS) * (factor or 0), times, old_times)
+        judged.append(beside)
+        found.append(f"old release {old_p99:.1f} ms over {len(old_times)}")
+        details |= {"old_p99_ms": round(old_p99, 3), "old_requests": len(old_times)}
+        details |= {"slower": beside.count, "old_slower": beside.old_count}
     else:
         found.append(why_alone)
-        if factor is not None and (expected.replaces or expected.baseline):
-            limits.append(f"p99 of at most {factor:g} times the old release's")
-            passed = None if passed else False
-    return Finding(passed, "; ".join(limits) or "any latency", "; ".join(found), details)
+    passed: bool | None = all(each.passes for each in judged)
+    if passed and compares and not old_times:
+        passed = None
+    return Finding(passed, words or "any latency", "; ".join([*found, *map(str, judged)]), details)
 
 
-def _measure(servers: Sequence[Server], rows: Sequence[Any]) -> list[list[list[float]]]:
-    """For each of ``servers`` the seconds that each request took, by turn. A turn ends early for a slow server."""
-    turns: list[list[list[float]]] = [[] for _server in servers]
-    for turn in range(TURNS):
-        for taken, server in zip(turns, servers):
-            if turn == 0:
-                _take_turn(server, rows, WARM_UP)
-            taken.append(_take_turn(server, rows, TURN_REQUESTS))
-    return turns
+class AloneError(ValueError):
+    """There is no old release that a new one can be measured beside, in one line."""
 
 
-def _take_turn(server: Server, rows: Sequence[Any], requests: int) -> list[float]:
-    seconds: list[float] = []
-    while len(seconds) < requests and sum(seconds) < TURN_SECONDS:
-        seconds.append(_post_row(server, rows[len(seconds) % len(rows)]))
-    return seconds
+def _measure_beside(server: Server, expected: Expected, rows: Sequence[Any]) -> list[list[float]]:
+    """The milliseconds of the new and of the old release, for the rows that the old one takes.
+
+    AloneError if it takes none, or fails in the midst of it: that is no fault of the new one.
+    """
+    if expected.baseline is None or expected.policy.get("factor") is None:
+        raise AloneError("no old release beside it")
+    with Server(expected.baseline, server.timeout, expected.keys.get(expected.baseline)) as old:
+
+        def ask_old(row: Any) -> float:
+            with _old_release():
+                return _post_row(old, row)
+
+        with _old_release():
+            answered = _answered(old, rows, False)
+        taken = [row for row, value in zip(rows, answered.predictions) if value is not None]
+        if not taken:
+            raise AloneError(f"an old release that refuses all {len(rows)} golden rows")
+        return measure([partial(_post_row, server), ask_old], taken)
+
+
+@contextmanager
+def _old_release() -> Iterator[None]:
+    """What goes wrong within is the old release's fault."""
+    try:
+        yield
+    except (HttpError, RefusedError) as error:
+        raise AloneError(f"an old release that does not answer a golden row: {error}") from error
 
 
 def _post_row(server: Server, row: Any) -> float:

@@ -125,8 +125,21 @@ def changes(old: Answered, new: Answered, labels: bool) -> list[float | None]:
 def _pair(was: Any, now: Any) -> tuple[list[float], list[float]] | None:
     if was is None or now is None:
         return None
-    before, after = _numbers(was), _numbers(now)
+    try:
+        before, after = _numbers(was), _numbers(now)
+    except (TypeError, ValueError):
+        return None
     return (before, after) if len(before) == len(after) else None
+
+
+def unscored(old: Answered, new: Answered, labels: bool) -> list[bool]:
+    """For each row whether the new release answers it without a score like the old one's: none, or of other classes."""
+    before, after = (old.scores, new.scores) if labels else (old.predictions, new.predictions)
+    nothing = [None] * len(old.predictions)
+    return [
+        was is not None and answer is not None and _pair(was, now) is None
+        for was, now, answer in zip(before or nothing, after or nothing, new.predictions)
+    ]
 
 
 def _numbers(value: Any) -> list[float]:
@@ -171,20 +184,31 @@ def _segment(value: Any, cuts: Sequence[float]) -> str:
 
 @dataclass(frozen=True)
 class Part:
-    """All rows, or those of a segment: how many labels flip, and how far scores move (None: no scores)."""
+    """All rows, or those of a segment: how many labels flip, and how far scores move (None: no scores).
+
+    ``unscored`` rows have a score of the old release alone.
+    """
 
     flips: Flips
     max_change: float | None
     p99_change: float | None
+    unscored: int
 
     @classmethod
-    def of(cls, rows: Sequence[int], flipped: Sequence[bool], moved: Sequence[float | None]) -> Part:
+    def of(
+        cls, rows: Sequence[int], flipped: Sequence[bool], moved: Sequence[float | None], lacking: Sequence[bool]
+    ) -> Part:
         found = [change for row in rows if moved and (change := moved[row]) is not None]
         most, p99 = (max(found), percentile(found, 0.99)) if found else (None, None)
-        return cls(Flips(sum(flipped[row] for row in rows), len(rows)), most, p99)
+        flips_found = Flips(sum(flipped[row] for row in rows), len(rows))
+        return cls(flips_found, most, p99, sum(lacking[row] for row in rows))
+
+    def is_small(self, limits: Thresholds) -> bool:
+        """Whether there are too few rows to say that labels hardly flip."""
+        return self.flips.judge(limits.max_flip_rate, limits.min_rows) is None
 
     def judge(self, limits: Thresholds) -> bool | None:
-        """Whether all of ``limits`` hold; None if there are too few rows to say so.
+        """Whether all of ``limits`` hold; None if there are too few rows, or scores, to say so.
 
         Of fewer than ``min_rows`` scores say nothing either: one of a few rows may always be far from what it was.
         """
@@ -192,10 +216,16 @@ class Part:
             return None
         judged = [
             self.flips.judge(limits.max_flip_rate, limits.min_rows),
-            _within(self.max_change, limits.max_change),
-            _within(self.p99_change, limits.max_p99_change),
+            self._within(self.max_change, limits.max_change),
+            self._within(self.p99_change, limits.max_p99_change),
         ]
         return False if False in judged else None if None in judged else True
+
+    def _within(self, found: float | None, most: float | None) -> bool | None:
+        # Where the old release gives no scores either, there are none that change.
+        if most is not None and found is not None and found > most:
+            return False
+        return True if most is None or not self.unscored else None
 
     @property
     def moves(self) -> list[str]:
@@ -206,7 +236,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a replay found. ``passed`` is None if there are too few rows to tell, of all or of a segment."""
+    """What a replay found. ``passed`` is None if there are too few rows, or scores, to tell, of all or of a segment."""
 
     passed: bool | None
     expected: str
@@ -228,14 +258,14 @@ def compare(
     small to tell leaves it open.
     """
     limits = thresholds
-    flipped, moved = flips(old, new, labels), changes(old, new, labels)
-    whole = Part.of(range(len(flipped)), flipped, moved)
+    by_row = flips(old, new, labels), changes(old, new, labels), unscored(old, new, labels)
+    whole = Part.of(range(len(old.predictions)), *by_row)
     refused = sum(value is None for value in new.predictions)
-    parts = {name: Part.of(rows, flipped, moved) for name, rows in segments(segment_values).items()}
+    parts = {name: Part.of(rows, *by_row) for name, rows in segments(segment_values).items()}
     judged = {name: part.judge(limits) for name, part in parts.items()}
     of_whole = whole.judge(limits)
     bad = [name for name in parts if judged[name] is False]
-    small = [name for name in parts if judged[name] is None]
+    small = [name for name in parts if judged[name] is None and parts[name].is_small(limits)]
     what = "labels flip in" if labels else "rows are refused, of"
     expected = [f"{what} at most {limits.max_flip_rate:.2%} of at least {limits.min_rows} rows"]
     expected += [f"score changes of at most {limits.max_change:g}"] if limits.max_change is not None else []
@@ -244,16 +274,18 @@ def compare(
     found += [f"{refused} of these refused"] if refused and labels else []
     found += whole.moves
     found += [", ".join([f"where {segment} is {name}: {parts[name].flips}", *parts[name].moves]) for name in bad[:5]]
+    if whole.unscored and (limits.max_change, limits.max_p99_change) != (None, None):
+        found.append(f"{whole.unscored} rows whose scores cannot be compared: none, or of another number of classes")
     needed = rows_needed(limits)
     enough = f"{needed} needed" if needed else "and no number of them is enough"
-    if of_whole is None:
+    if of_whole is None and whole.is_small(limits):
         # Then so are those of every segment.
         found.append(f"too few rows to tell, {enough}")
     elif small:
         told = ", ".join(f"{name} ({parts[name].flips.rows})" for name in small[:5])
         more = f" and {len(small) - 5} more" if len(small) > 5 else ""
         found.append(f"too few rows to tell where {segment} is {told}{more}, {enough}")
-    passed = False if bad or of_whole is False else None if small else of_whole
+    passed = False if bad or of_whole is False else None if None in judged.values() else of_whole
     details = {
         "rows": whole.flips.rows,
         "flips": whole.flips.count,
@@ -262,6 +294,7 @@ def compare(
         "refused": refused,
         "max_change": whole.max_change,
         "p99_change": whole.p99_change,
+        "unscored": whole.unscored,
         **({"segments": {name: _figures(part) for name, part in parts.items()}} if parts else {}),
     }
     return Comparison(passed, "; ".join(expected), "; ".join(found), details)
@@ -270,8 +303,3 @@ def compare(
 def _figures(part: Part) -> dict[str, Any]:
     flipped = {"rows": part.flips.rows, "flips": part.flips.count}
     return {**flipped, "max_change": part.max_change, "p99_change": part.p99_change}
-
-
-def _within(found: float | None, most: float | None) -> bool:
-    # Where nobody gives scores, there are none that change.
-    return most is None or found is None or found <= most

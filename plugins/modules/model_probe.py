@@ -15,7 +15,8 @@ author:
 description:
   - Puts gates to a model server by asking it directly, past the balancers, in the order in which they are told here.
   - V(ready) wants it to be ready for the service, and V(version) to have loaded the very bundle that is asked for.
-  - V(golden) wants every worker to answer the golden rows as the model did when the bundle was built.
+  - V(golden) wants every worker to answer the golden rows as the model did when the bundle was built. Of a server that
+    takes fewer rows at once (V(413)) fewer are asked at once.
   - V(replay) sends recent captured requests to it and to the old release at O(baseline); without that one, what the
     release that it O(replaces) answered when they were captured counts, and no other release's answers. It compares
     the share of labels that flip, by the upper end of its Wilson interval, the largest and the p99 change of score,
@@ -23,11 +24,15 @@ description:
     together and each segment must be within the thresholds. What has fewer than C(min_rows) rows is inconclusive. So is
     what has too few for the interval of no flip at all to be low enough, unless even its lower end is too high, which
     fails. Where nothing fails and a segment is inconclusive, the gate is, and says which are and how many rows it
-    takes. Scores are probabilities. Those of regressions and of anomaly detectors are in standard deviations of the old
-    release's answers.
+    takes. Where the new release gives no scores, or of another number of classes, the changes of score are
+    inconclusive. Scores are probabilities. Those of regressions and of anomaly detectors are in standard deviations of
+    the old release's answers.
   - V(latency) wants p99 of single golden rows within C(max_ms), and within C(factor) times what the release at
-    O(baseline) takes, asked in turns. Where it O(replaces) a release that cannot be asked, it is inconclusive whether
-    the factor holds. Without either the factor is not looked at.
+    O(baseline) takes, asked in turns, up to 600 times each. It fails where more than one in a hundred requests are
+    slower than the limit, and chance would hardly give so many more than one in a hundred (C(max_ms)), or than the old
+    release has (C(factor)). Golden rows that the old release refuses are asked of neither. Where it O(replaces) a
+    release that cannot be asked, refuses all or stops answering, it is inconclusive whether the factor holds. Without
+    either the factor is not looked at.
   - Where the slots of O(service) want API keys, those on this host are asked with the key that
     M(modelfleet.onprem.model_slot) made for it. No other address is ever sent that key.
   - A gate of mode V(warn) that does not hold is told and does no more. The first one that blocks ends the run and fails
@@ -70,8 +75,8 @@ options:
   replaces:
     description:
       - The release that serves before this one, also where it does not run beside it.
-      - Without one, and without O(baseline), V(replay) passes when nothing was captured, with nothing to
-        compare with, and V(latency) looks at C(max_ms) alone.
+      - Without one, and without O(baseline), V(replay) passes, with nothing to compare with, and V(latency) looks at
+        C(max_ms) alone.
     type: str
   gates:
     description:

@@ -78,6 +78,7 @@ plan:
     back: {tumour: {slot: blue, release: 2-5e4d3c2b1a09}}
     unchanged: false
     baseline_slot: blue
+    replaces: 2-5e4d3c2b1a09
     lines:
       - "tumour: 3-0a1b2c3d4e5f in green; now 2-5e4d3c2b1a09 in blue serves"
       - "  place the release  model1, model2"

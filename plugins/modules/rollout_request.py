@@ -65,6 +65,8 @@ options:
   override:
     description:
       - Gates that the service enforces and that shall only warn in this rollout. It wants O(override_reason).
+      - Of several services one must enforce each of them, and nothing changes for the others. A rollout that is gone on
+        with after the inventory was changed keeps those of its overrides that are needed still.
       - V(digest) and V(signature) cannot be overridden.
     type: list
     elements: str

@@ -251,12 +251,21 @@ def _output(old: Output, new: Output) -> Iterator[Difference]:
             yield _breaks(where, f"{words}: clients do not expect such values")
     if old.shape != new.shape:
         yield _breaks(where, f"shape {_shape(new)}, was {_shape(old)}")
+    if (_gives_numbers(old) and new.classes) or (old.classes and _gives_numbers(new)):
+        words = "labels, were numbers" if new.classes else "numbers, were labels"
+        yield _breaks(where, f"{words}: another kind of prediction, which clients do not expect")
+        return
     if old.classes is None and new.classes is not None:
         yield _keeps(where, "classes are named", "the old contract named none")
         return
     for place, (before, after) in enumerate(zip_longest(_of_each(old), _of_each(new), fillvalue=())):
         if not _same(before, after):
             yield from _classes(f"{where}, label {place}" if _has_several(old) else where, before, after)
+
+
+def _gives_numbers(output: Output) -> bool:
+    """Whether it predicts numbers, as a regression does."""
+    return output.name == "predictions" and output.classes is None and output.dtype in _FLOAT_BITS
 
 
 def _has_several(output: Output) -> bool:

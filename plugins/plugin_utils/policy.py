@@ -9,7 +9,7 @@ wrong is a ``PolicyError`` of one line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -144,22 +144,31 @@ def _parse_gate(name: str, found: object, signed: bool) -> dict[str, Any]:
     return {"mode": mode, **defaults, **given}
 
 
-def override(policy: Policy, names: Sequence[str], reason: str | None) -> tuple[Policy, list[dict[str, str]]]:
-    """``policy`` with the gates ``names`` turned from ``enforce`` into ``warn``, and what is to be kept of that."""
-    reason = (reason or "").strip()
-    if bool(names) != bool(reason):
+def check_override(policies: Collection[Policy], names: Sequence[str], reason: str | None) -> None:
+    """PolicyError if one of the gates ``names`` cannot be overridden, or none of ``policies`` enforces it."""
+    if bool(names) != bool((reason or "").strip()):
         given, lacking = ("override", "override_reason") if names else ("override_reason", "override")
         wanted = '-e override_reason="…"' if names else "-e override=GATE"
         raise PolicyError(f"{lacking}: expected {wanted} with -e {given}, found nothing")
+    able = [gate for gate in GATES if any(_can_override(policy, gate) for policy in policies)]
     for name in names:
-        able = [gate for gate in GATES if not GATES[gate].trust and policy[gate]["mode"] == "enforce"]
+        expected = f"override: expected one of {', '.join(able)}, found"
         if name in GATES and GATES[name].trust:
-            raise PolicyError(f"override: expected one of {', '.join(able)}, found {name}, which cannot be overridden")
+            raise PolicyError(f"{expected} {name}, which cannot be overridden")
         if name not in able:
-            why = f", which is {policy[name]['mode']} already" if name in policy else ""
-            raise PolicyError(f"override: expected one of {', '.join(able)}, found {name!r}{why}")
-    overridden = {name: {**gate, "mode": "warn"} if name in names else gate for name, gate in policy.items()}
-    return overridden, [{"gate": name, "reason": reason} for name in dict.fromkeys(names)]
+            modes = dict.fromkeys(policy[name]["mode"] for policy in policies if name in policy)
+            raise PolicyError(f"{expected} {name!r}" + (f", which is {' and '.join(modes)} already" if modes else ""))
+
+
+def override(policy: Policy, names: Sequence[str], reason: str) -> tuple[Policy, list[dict[str, str]]]:
+    """``policy`` with those of the gates ``names`` that it enforces turned into ``warn``, and which these are."""
+    turned = [name for name in dict.fromkeys(names) if _can_override(policy, name)]
+    overridden = {name: {**gate, "mode": "warn"} if name in turned else gate for name, gate in policy.items()}
+    return overridden, [{"gate": name, "reason": reason} for name in turned]
+
+
+def _can_override(policy: Policy, name: str) -> bool:
+    return name in GATES and not GATES[name].trust and policy[name]["mode"] == "enforce"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -65,6 +65,7 @@ class Plan:
     was cut short. ``record``: balancers that are to serve ``release`` from
     ``slot``. ``stop``: hosts whose ``stop_slot`` is to stop, since it is not kept warm. ``baseline_slot``: the slot
     that the release before answers from on the same hosts while this one starts, empty where there is none.
+    ``replaces``: the release before, which gates compare with; empty where there is none, and to go back.
     ``verdicts``: what the controller's gates found that need the state of the fleet.
     """
 
@@ -91,6 +92,7 @@ class Plan:
     settings: dict[str, str] = field(default_factory=dict)
     limits: dict[str, str] = field(default_factory=dict)
     baseline_slot: Slot | Literal[""] = ""
+    replaces: str = ""
     verdicts: list[Verdict] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -210,6 +212,11 @@ def plan_deploy(
     else:
         envs = {host: env_of(hosts[host]) for host in service.slot_hosts[slot]}
     plan = _plan(service, release, slot, serving, active, envs, hosts, balancers, in_place, strategy)
+    if serving and serving != release.name:
+        # Two host groups hold one release each: there is nothing beside the new one to compare it with.
+        beside_it = not in_place and _shares_hosts(service)
+        # A deploy alone compares: going back must not be refused for answers that differ from those of a bad release.
+        plan = replace(plan, replaces=serving, baseline_slot=active if beside_it else "")
     if env_of is not None:
         # What does not run may be damaged: its bytes are compared with the bundle's again, and put right.
         doubtful = [host for host in service.slot_hosts[slot] if _rests(service, slot, release, hosts[host])]
@@ -421,8 +428,6 @@ def _plan(
         stop_slot=active,
         settings=settings,
         limits=limits,
-        # Two host groups hold one release each: there is nothing beside the new one to compare it with.
-        baseline_slot=active if serving and not in_place and _shares_hosts(service) else "",
     )
 
 

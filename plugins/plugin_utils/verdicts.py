@@ -5,12 +5,13 @@
 
 A verdict is a plain mapping, which modules return and the journal keeps: ``gate``, ``where`` (``controller``, or what
 was asked on a host), ``mode``, ``verdict`` (``pass``, ``fail``, ``warn``, ``inconclusive`` or ``off``), ``expected``,
-``found``, ``seconds``, and perhaps ``details``; one of a host has its name as ``host``. Pure.
+``found``, ``seconds``, and perhaps ``details``; one of a host has its name as ``host``. Pure, but for ``timed``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -52,6 +53,14 @@ def verdict_of(
         "seconds": 0.0,
         **({"details": dict(details)} if details else {}),
     }
+
+
+def timed(judge: Callable[[], list[Verdict]]) -> list[Verdict]:
+    """The verdicts of a gate that the controller puts, each with the seconds that it took."""
+    started = time.monotonic()
+    verdicts = judge()
+    seconds = round(time.monotonic() - started, 3)
+    return [{**verdict, "seconds": seconds} for verdict in verdicts]
 
 
 def judge_contracts(policy: Mapping[str, Any], serving: Mapping[str, Contract], new: Contract) -> Verdict:

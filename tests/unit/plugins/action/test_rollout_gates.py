@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible_collections.modelfleet.onprem.plugins.action import rollout_gates
 from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import ADVICE
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils import verdicts
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.policy import parse_policy
 
 
@@ -56,6 +58,15 @@ def test_hosts_that_answer_differently_end_a_rollout_where_golden_is_enforced(
     found = {host: {"golden_answers": answers(value)} for host, value in (("m1", 1), ("m2", 0))}
     result = act_here(rollout_gates, **given({"golden": mode}, **found))
     assert result["disagreement"] == disagreement
+
+
+def test_the_seconds_of_the_comparison_are_measured(
+    act_here: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdicts, "time", SimpleNamespace(monotonic=iter([5.0, 5.25]).__next__))
+    found = {host: {"golden_answers": answers(1)} for host in ("m1", "m2")}
+    result = act_here(rollout_gates, **given({"golden": "enforce"}, **found))
+    assert [each["seconds"] for each in result["verdicts"] if each["gate"] == "golden"] == [0.25]
 
 
 @pytest.mark.parametrize("show", [True, False])

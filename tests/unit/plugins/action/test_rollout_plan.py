@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from ansible_collections.modelfleet.onprem.plugins.action import rollout_plan
 from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import verify
 from ansible_collections.modelfleet.onprem.plugins.module_utils._env import env_name
 from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import ADVICE
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils import verdicts
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.controller import name_process
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.policy import override, parse_policy
 
@@ -180,6 +182,12 @@ def test_a_narrower_range_is_breaking_where_the_policy_says_so(plan: Callable[..
         "fail",
         "breaking: column 'age': range 18 to 70, was 18 to 80: values that the model knew are new to it",
     )
+
+
+def test_the_seconds_of_the_contract_are_measured(plan: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdicts, "time", SimpleNamespace(monotonic=iter([5.0, 5.25]).__next__))
+    (judged,) = plan("deploy")["plan"]["verdicts"]
+    assert (judged["gate"], judged["seconds"]) == ("contract", 0.25)
 
 
 def test_a_breaking_contract_that_only_warns_refuses_nothing(plan: Callable[..., Any]) -> None:

@@ -126,6 +126,34 @@ def test_an_override_that_cannot_be_is_refused(
     assert refusal(action="deploy", bundle=str(bundle), **arguments) == message
 
 
+def test_of_several_services_one_must_enforce_what_is_overridden(
+    ask: Callable[..., Any], refusal: Callable[..., str], bundle: Path, make_bundle: Callable[..., Path]
+) -> None:
+    services = {
+        "prices": {**SERVICES["prices"], "model": "tumour", "gates": {"golden": "off"}},
+        "tumour": {**SERVICES["tumour"], "requires": ["prices"]},
+    }
+    several = {"tumour": {"bundle": str(bundle)}, "prices": {"bundle": str(make_bundle("7"))}}
+    asked = {"action": "deploy", "service": None, "several": several, "services": services}
+    request = ask(override="golden", override_reason="we know", **asked)["request"]
+    assert request["overrides"] == [{"gate": "golden", "reason": "we know"}]
+    assert {name: (part["policy"]["golden"]["mode"], part["overrides"]) for name, part in request["parts"].items()} == {
+        "prices": ("off", []),
+        "tumour": ("warn", request["overrides"]),
+    }
+    assert refusal(override="latency", override_reason="we know", **asked).endswith(
+        "found 'latency', which is warn already"
+    )
+
+
+def test_what_an_inventory_enforces_no_more_is_no_reason_not_to_go_on(ask: Callable[..., Any]) -> None:
+    services = {"tumour": {"port": 8101, "gates": {"golden": "warn"}}}
+    balancers = died(None, "f" * 64, overrides={"golden": "we know", "gone": "we know"})
+    request = ask(action="resume", balancers=balancers, services=services)["request"]
+    assert request["policy"] == parse_policy({"golden": "warn"})
+    assert [each["gate"] for each in request["overrides"]] == ["golden", "gone"]
+
+
 @pytest.mark.parametrize("action", ["rollback", "retire"])
 def test_going_back_and_retiring_need_no_bundle(ask: Callable[..., Any], action: str) -> None:
     request = ask(action=action, service="prices")["request"]

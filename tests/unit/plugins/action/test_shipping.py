@@ -296,7 +296,8 @@ def test_a_file_of_requests_travels_to_the_host_that_replays_it(act: Callable[..
     (tmp_path / "requests.jsonl").write_text("{}\n")
     gates = {"ready": {"mode": "enforce"}, "replay": {"mode": "warn", "requests": str(tmp_path / "requests.jsonl")}}
     host = Host({"changed": False, "gates": []})
-    assert act(model_probe, host, address="127.0.0.1:1", gates=gates) == {"changed": False, "gates": []}
+    asked = {"address": "127.0.0.1:1", "replaces": "2-0a1b2c3d4e5f", "gates": gates}
+    assert act(model_probe, host, **asked) == {"changed": False, "gates": []}
     assert host.shipped == [b"{}\n"]
     assert host.runs[0]["gates"] == {**gates, "replay": {"mode": "warn", "requests": "/shipped/0-requests.jsonl"}}
 
@@ -307,7 +308,9 @@ def test_a_file_of_requests_travels_to_the_host_that_replays_it(act: Callable[..
         {"ready": {"mode": "enforce"}},
         {"replay": {"mode": "enforce", "requests": None}},
         {"replay": {"mode": "off", "requests": "absent"}},
+        {"replay": {"mode": "enforce", "requests": "absent"}},
     ],
+    ids=["no replay", "no file", "off", "nothing to compare with"],
 )
 def test_what_is_not_replayed_from_a_file_is_not_shipped(act: Callable[..., Any], gates: dict[str, Any]) -> None:
     host = Host({"changed": False})
@@ -319,7 +322,7 @@ def test_a_file_of_requests_that_is_not_there_is_said(act: Callable[..., Any], t
     gates = {"replay": {"mode": "warn", "requests": str(tmp_path / "absent")}}
     message = f"gates.replay.requests: expected a file on the controller at {tmp_path}/absent, found none"
     with pytest.raises(AnsibleActionFail, match=re.escape(message)):
-        act(model_probe, Host(), address="127.0.0.1:1", gates=gates)
+        act(model_probe, Host(), address="127.0.0.1:1", baseline="blue", gates=gates)
 
 
 def test_of_several_files_of_requests_each_travels_once(act: Callable[..., Any], tmp_path: Path) -> None:
@@ -328,7 +331,12 @@ def test_of_several_files_of_requests_each_travels_once(act: Callable[..., Any],
         path.parent.mkdir()
         path.write_text(path.parent.name)
     several = [
-        {"service": service, "slot": "blue", "gates": {"replay": {"mode": "warn", "requests": str(path)}}}
+        {
+            "service": service,
+            "slot": "blue",
+            "baseline": "green",
+            "gates": {"replay": {"mode": "warn", "requests": str(path)}},
+        }
         for service, path in zip(("tumour", "iris", "wine"), [*paths, paths[0]], strict=True)
     ]
     several.append({"service": "plain", "slot": "blue"})

@@ -186,6 +186,7 @@ PLANS = [
         "settings": {"WORKERS": "2"},
         "limits": {},
         "baseline_slot": "blue",
+        "replaces": "2-bbbbbbbbbbbb",
     },
     {
         "service": "prices",
@@ -198,6 +199,7 @@ PLANS = [
         "settings": {},
         "limits": {},
         "baseline_slot": "",
+        "replaces": "",
     },
 ]
 PARTS = {
@@ -234,7 +236,7 @@ def test_the_releases_of_a_host_are_what_is_asked_for_and_planned_there() -> Non
             "baseline": "blue",
             "replaces": "2-bbbbbbbbbbbb",
         },
-        # Known by its name alone, and it serves already: it replaces nothing.
+        # Known by its name alone, and it replaces nothing.
         {
             "service": "prices",
             "slot": "blue",

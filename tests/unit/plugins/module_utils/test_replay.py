@@ -140,6 +140,42 @@ def test_scores_are_compared_when_there_is_a_limit(limits: dict[str, float], pas
     assert (found.passed, found.details["max_change"], found.details["p99_change"]) == (passed, 0.25, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("scores", "unlike"),
+    [(None, 1000), ([[0.5, 0.25, 0.25]] * 1000, 1000), ([[0.75, 0.25]] * 999 + [None], 1), ([0.75] * 1000, 1000)],
+    ids=["none", "another number of classes", "one lacks", "a score of an anomaly"],
+)
+@pytest.mark.parametrize("limits", [{"max_change": 0.5}, {"max_p99_change": 0.5}, {}])
+def test_scores_that_cannot_be_compared_are_inconclusive(
+    scores: list[Any] | None, unlike: int, limits: dict[str, float]
+) -> None:
+    old = Answered([0] * 1000, [[0.75, 0.25]] * 1000)
+    found = compare(old, Answered([0] * 1000, scores), Thresholds(**limits), True, "town", ["Bonn"] * 1000)
+    words = f"; {unlike} rows whose scores cannot be compared: none, or of another number of classes"
+    assert (found.passed, found.found.endswith(words)) == ((None, True) if limits else (True, False))
+    assert found.details["unscored"] == unlike
+
+
+def test_scores_that_move_too_far_fail_though_others_cannot_be_compared() -> None:
+    old, new = [[0.75, 0.25]] * 1000, [None, [0.25, 0.75], *[[0.75, 0.25]] * 998]
+    found = compare(Answered([0] * 1000, old), Answered([0] * 1000, new), Thresholds(max_change=0.2), True)
+    assert found.passed is False
+    few = compare(Answered([0] * 150, old[:150]), Answered([0] * 150, new[:150]), Thresholds(max_change=0.2), True)
+    assert (few.passed, "too few" in few.found) == (False, False)
+
+
+def test_where_the_old_release_gives_no_scores_there_are_none_that_change() -> None:
+    assert compare(labels(), Answered([0] * 1000, [[0.75, 0.25]] * 1000), Thresholds(max_change=0.2), True).passed
+    assert compare(labels(), labels(), Thresholds(max_change=0.2), True).passed
+
+
+def test_numbers_and_what_is_none_cannot_be_compared() -> None:
+    old = Answered([float(number) for number in range(1000)])
+    for new in (["high"] * 1000, [[1.0, 2.0]] * 1000):
+        found = compare(old, Answered(new), Thresholds(max_change=1), False)
+        assert (found.passed, found.details["unscored"]) == (None, 1000)
+
+
 def test_numbers_change_in_standard_deviations_of_the_old_answers() -> None:
     old = Answered([0.0, 200.0] * 500)
     new = Answered([value + 50 for value in old.predictions])

@@ -170,7 +170,10 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Systemd:
 
 
 class ModelServer:
-    """An HTTP server whose answers a test sets: a status and a JSON document for each path."""
+    """An HTTP server whose answers a test sets: a status and a JSON document for each path.
+
+    The document may be a function of the request's, which gives one, or a status with it.
+    """
 
     def __init__(self) -> None:
         self.answers: dict[str, tuple[int, Any]] = {}
@@ -193,7 +196,9 @@ class ModelServer:
                 server.asked.append((self.path, body))
                 server.keys.add(self.headers["Authorization"])
                 status, document = server.answers.get(self.path, (404, {}))
-                content = json.dumps(document(body) if callable(document) else document).encode()
+                found = document(body) if callable(document) else document
+                status, found = found if isinstance(found, tuple) else (status, found)
+                content = json.dumps(found).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()

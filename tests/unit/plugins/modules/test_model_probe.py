@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -178,6 +179,32 @@ def test_many_golden_rows_go_in_several_requests(
     assert [len(body["instances"]) for _path, body in model_server.asked if body] == [256, 44]
 
 
+def at_most(rows: int) -> Callable[[Any], Any]:
+    """A model server that takes so many rows at once."""
+    return lambda body: predict(body) if len(body["instances"]) <= rows else (413, {"detail": f"at most {rows} rows"})
+
+
+@pytest.mark.parametrize(
+    ("most", "sizes"), [(100, [256, 128, 64, 64, 64, 64, 44]), (1, [256, 128, 64, 32, 16, 8, 4, 2, *300 * [1]])]
+)
+def test_a_server_that_takes_few_rows_at_once_is_asked_for_fewer(
+    probe: Callable[..., Any], golden: dict[str, Any], model_server: Any, most: int, sizes: list[int]
+) -> None:
+    golden["instances"], golden["predictions"] = (
+        [[float(row)] for row in range(300)],
+        [float(row) for row in range(300)],
+    )
+    model_server.answers["/predict"] = (200, at_most(most))
+    result = probe(gates={"golden": ENFORCED})
+    assert verdicts(result) == {"golden": "pass"}
+    assert [len(body["instances"]) for _path, body in model_server.asked if body] == sizes
+
+
+def test_a_row_that_is_too_large_alone_is_refused(probe: Callable[..., Any], model_server: Any) -> None:
+    model_server.answers["/predict"] = (200, at_most(0))
+    assert "found status 413 (at most 0 rows)" in probe()["msg"]
+
+
 def test_a_refused_row_is_told(probe: Callable[..., Any], model_server: Any) -> None:
     model_server.answers["/predict"] = (400, {"detail": "row 0, column age: expected a number, found null"})
     assert "found status 400 (row 0, column age: expected a number, found null)" in probe()["msg"]
@@ -229,7 +256,7 @@ def latency(**thresholds: Any) -> dict[str, Any]:
 def test_a_slow_model_does_not_pass(probe: Callable[..., Any]) -> None:
     message = probe(gates=latency(max_ms=0.000001))["msg"]
     assert "expected p99 of at most 1e-06 ms, found " in message
-    assert "requests of one row; no old release beside it" in message
+    assert re.search(r"(\d+) requests of one row; no old release beside it; \1 of \1 slower than 1e-06 ms", message)
 
 
 def test_one_that_is_slower_than_the_old_release_does_not_pass(
@@ -240,11 +267,13 @@ def test_one_that_is_slower_than_the_old_release_does_not_pass(
         return predict(body)
 
     options = {"gates": latency(factor=3), "baseline": old_server.address}
-    assert verdicts(probe(**options)) == {"latency": "pass"}
+    (gate,) = probe(**options)["gates"]
+    figures = {"p99_ms", "requests", "slower", "old_p99_ms", "old_requests", "old_slower"}
+    assert (gate["verdict"], set(gate["details"])) == ("pass", figures)
     model_server.answers["/predict"] = (200, slow)
     result = probe(**options)
     assert "expected p99 of at most 3 times the old release's, found 1" in result["msg"]
-    assert "; old release " in result["msg"]
+    assert re.search(r"; old release \S+ ms over \d+; (\d+) of \1 slower than \S+ ms \(old release ", result["msg"])
     assert verdicts(probe(**{**options, "gates": {"latency": {"mode": "warn", "factor": 3}}})) == {"latency": "warn"}
 
 
@@ -276,6 +305,47 @@ def test_an_old_release_that_cannot_be_asked_is_no_proof(
     assert strict["msg"].endswith((UNDECIDED if verdict == "inconclusive" else ADVICE)["latency"])
 
 
+def refusing(row: list[float]) -> Callable[[Any], Any]:
+    """A model that refuses a row."""
+    return lambda body: (422, {"detail": "no"}) if row in body["instances"] else predict(body)
+
+
+@pytest.mark.parametrize("new", [predict, refusing([2.0, 0.25])], ids=["the new one takes it", "both refuse it"])
+def test_a_row_that_the_old_release_refuses_is_left_out_for_both(
+    probe: Callable[..., Any], model_server: Any, old_server: Any, new: Callable[[Any], Any]
+) -> None:
+    old_server.answers["/predict"] = (200, refusing([2.0, 0.25]))
+    model_server.answers["/predict"] = (200, new)
+    assert verdicts(probe(gates=latency(factor=100), baseline=old_server.address)) == {"latency": "pass"}
+    assert {str(body["instances"]) for _path, body in model_server.asked} == {"[[0.5, 1.0]]"}
+
+
+def dying(requests: int) -> Callable[[Any], Any]:
+    """A model that answers so many requests."""
+    left = iter(range(requests))
+    return lambda body: predict(body) if next(left, None) is not None else (500, {"detail": "dead"})
+
+
+@pytest.mark.parametrize(
+    ("old", "why"),
+    [
+        (dying(0), "an old release that refuses all 2 golden rows"),
+        (dying(100), "an old release that does not answer a golden row: status 500 (dead)"),
+    ],
+    ids=["none", "not to the end"],
+)
+def test_an_old_release_that_fails_is_no_fault_of_the_new_one(
+    probe: Callable[..., Any], model_server: Any, old_server: Any, old: Callable[[Any], Any], why: str
+) -> None:
+    old_server.answers["/predict"] = (200, old)
+    (gate,) = probe(gates=latency(factor=3, max_ms=10_000), baseline=old_server.address)["gates"]
+    assert gate["verdict"] == "inconclusive"
+    assert why in gate["found"]
+    model_server.answers["/predict"] = (200, refusing([2.0, 0.25]))
+    result = probe(gates=latency(factor=3), baseline=old_server.address)
+    assert (verdicts(result), result["gates"][0]["found"]) == ({"latency": "fail"}, "status 422 (no)")
+
+
 def capture(layout: Layout, rows: list[list[float]], slot: str = "blue", **line: Any) -> None:
     folder = layout.root / f"var/lib/model-server/tumour-{slot}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -300,6 +370,22 @@ def test_captured_rows_get_the_answers_of_the_old_release(
     assert gate["verdict"] == "pass"
     assert (gate["details"]["rows"], gate["details"]["max_change"]) == (50, 0.0)
     assert [len(body["instances"]) for _path, body in old_server.asked] == [50]
+
+
+def test_a_request_that_is_too_large_is_no_refusal_of_its_rows(
+    probe: Callable[..., Any], layout: Layout, old_server: Any, model_server: Any
+) -> None:
+    rows = [[float(number), 0.5] for number in range(1200)]
+    capture(layout, rows)
+    old_server.answers["/predict"] = (200, at_most(3))
+
+    def refusing_fifty(body: Any) -> Any:
+        refuses = len(body["instances"]) <= 3 and any(row in rows[:50] for row in body["instances"])
+        return (422, {"detail": "no"}) if refuses else at_most(3)(body)
+
+    model_server.answers["/predict"] = (200, refusing_fifty)
+    (gate,) = probe(gates=replay(), baseline=old_server.address)["gates"]
+    assert (gate["verdict"], gate["details"]["rows"], gate["details"]["refused"]) == ("pass", 1200, 50)
 
 
 def test_what_was_captured_counts_where_no_old_release_runs(probe: Callable[..., Any], layout: Layout) -> None:
@@ -355,9 +441,13 @@ def test_what_cannot_be_told_follows_the_policy(
     assert ("msg" in result) is (inconclusive == "fail")
 
 
-def test_the_first_release_has_nothing_to_compare_with(probe: Callable[..., Any]) -> None:
-    result = probe(gates=replay(inconclusive="fail"))
-    assert verdicts(result) == {"replay": "pass"}
+@pytest.mark.parametrize("thresholds", [{}, {"requests": "/absent"}, {"segment": "city"}])
+def test_the_first_release_and_one_that_is_gone_back_to_have_nothing_to_compare_with(
+    probe: Callable[..., Any], layout: Layout, thresholds: dict[str, str]
+) -> None:
+    capture(layout, ROWS, outputs={"predictions": [100.0 + sum(row) for row in ROWS]})
+    result = probe(gates={**replay(max_change=0, inconclusive="fail", **thresholds), **latency(inconclusive="fail")})
+    assert verdicts(result) == {"replay": "pass", "latency": "pass"}
     assert result["gates"][0]["found"] == "no release before it to compare with"
 
 
@@ -497,7 +587,10 @@ def test_nobody_at_the_address(probe: Callable[..., Any]) -> None:
             {"gates": {"speed": ENFORCED}},
             "environment, load, ready, version, golden, replay, latency, found 'speed'",
         ),
-        ({"gates": replay(segment="city")}, "gates.replay.segment: expected one of width, height, found 'city'"),
+        (
+            {"gates": replay(segment="city"), "replaces": "2-0ld"},
+            "gates.replay.segment: expected one of width, height, found 'city'",
+        ),
         ({"golden": "/nonexistent"}, "/nonexistent"),
     ],
 )

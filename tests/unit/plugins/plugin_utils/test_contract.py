@@ -252,6 +252,35 @@ def test_categories_may_become_any_text(categories: list[Any], new: str, found: 
     assert differences(typed("category", categories=categories), typed(new))[0] == found
 
 
+NUMBER = {"name": "predictions", "dtype": "float64", "shape": [-1]}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (NUMBER, changed(NUMBER, classes=[0.0, 1.0]), "labels, were numbers"),
+        (NUMBER, changed(NUMBER, dtype="int64", classes=[0, 1]), "labels, were numbers"),
+        (changed(NUMBER, classes=[0.0, 1.0]), NUMBER, "numbers, were labels"),
+        (changed(NUMBER, dtype="int64", classes=[0, 1]), NUMBER, "numbers, were labels"),
+    ],
+)
+def test_a_regression_and_a_classifier_do_not_replace_each_other(old: Any, new: Any, words: str) -> None:
+    found = compare(contract(outputs=(old,)), contract(outputs=(new,)))
+    assert grade(found) == "breaking"
+    said = f"output 'predictions': {words}: another kind of prediction, which clients do not expect"
+    assert said in [str(each) for each in found if each.breaking]
+
+
+@pytest.mark.parametrize(
+    "output", [changed(NUMBER, dtype="int64"), {"name": "probabilities", "dtype": "float64", "shape": [-1, 2]}]
+)
+def test_labels_and_their_probabilities_may_be_named(output: dict[str, Any]) -> None:
+    old, new = contract(outputs=(output,)), contract(outputs=(changed(output, classes=[0, 1]),))
+    assert [str(each) for each in compare(old, new)] == [
+        f"output {output['name']!r}: classes are named (the old contract named none)"
+    ]
+
+
 def test_classes_of_several_labels_are_compared_each() -> None:
     pair = changed(LABEL, shape=[-1, 2], classes=[["a", "b"], ["x", "y"]])
     old, new = contract(outputs=(pair,)), contract(outputs=(changed(pair, classes=[["a", "b"], ["x"]]),))

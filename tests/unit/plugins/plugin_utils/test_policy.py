@@ -14,6 +14,7 @@ import yaml
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.policy import (
     GATES,
     PolicyError,
+    check_override,
     override,
     parse_policy,
 )
@@ -97,7 +98,7 @@ def test_a_policy_that_cannot_be_used_is_refused(found: dict[str, Any], message:
 
 def test_an_overridden_gate_warns_and_the_reason_is_kept() -> None:
     policy = parse_policy({})
-    overridden, kept = override(policy, ["contract", "golden"], " clients know ")
+    overridden, kept = override(policy, ["contract", "golden", "golden"], "clients know")
     assert modes(overridden) == {**modes(policy), "contract": "warn", "golden": "warn"}
     assert kept == [{"gate": "contract", "reason": "clients know"}, {"gate": "golden", "reason": "clients know"}]
     assert modes(policy)["contract"] == "enforce"
@@ -105,7 +106,19 @@ def test_an_overridden_gate_warns_and_the_reason_is_kept() -> None:
 
 def test_nothing_is_overridden_where_nothing_is_asked_for() -> None:
     policy = parse_policy({})
-    assert override(policy, [], None) == (policy, [])
+    check_override([policy], [], None)
+    assert override(policy, [], "") == (policy, [])
+
+
+def test_an_override_has_no_effect_where_a_gate_is_not_enforced() -> None:
+    enforces, warns = parse_policy({"replay": "enforce"}), parse_policy({"replay": "warn", "golden": "off"})
+    check_override([warns, enforces], ["replay", "golden"], "we know")
+    overridden, kept = override(warns, ["replay", "golden", "digest", "gone"], "we know")
+    assert (overridden, kept) == (warns, [])
+    assert override(enforces, ["replay"], "we know")[1] == [{"gate": "replay", "reason": "we know"}]
+    message = f"{ABLE.replace('golden, found', 'golden, replay, found')}'latency', which is warn and off already"
+    with pytest.raises(PolicyError, match=f"^{re.escape(message)}$"):
+        check_override([enforces, {**warns, "latency": {"mode": "off"}}], ["replay", "latency"], "we know")
 
 
 ABLE = "override: expected one of contract, environment, load, ready, version, golden, found "
@@ -126,7 +139,7 @@ ABLE = "override: expected one of contract, environment, load, ready, version, g
 )
 def test_an_override_that_cannot_be_is_refused(names: list[str], reason: str | None, message: str) -> None:
     with pytest.raises(PolicyError, match=f"^{re.escape(message)}$"):
-        override(parse_policy({}, signed=True), names, reason)
+        check_override([parse_policy({}, signed=True)], names, reason)
 
 
 def test_the_readme_has_the_gates_in_their_order_and_the_start_of_the_slot_among_them() -> None:

@@ -12,6 +12,7 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.rollout import (
     Release,
     check_reached,
     judge_contract,
+    plan_back,
     plan_deploy,
     plan_retire,
     plan_rollback,
@@ -470,10 +471,24 @@ def test_a_contract_is_compared_with_what_hosts_serve(
 def test_the_old_slot_is_the_baseline_of_one_that_starts_beside_it() -> None:
     host, balancer = host_state(ONE, blue=slot_state(ONE)), balancer_state(blue=ONE)
     groups = parse_services({"tumour": {"port": 8101, "hosts": {"blue": "left", "green": "right"}}}, GROUPS)["tumour"]
-    assert deploy("blue_green", TWO, host, balancer).baseline_slot == "blue"
-    assert deploy("rolling", TWO, host, balancer).baseline_slot == ""
-    assert deploy("blue_green", TWO, host, balancer, groups).baseline_slot == ""
-    assert deploy("blue_green", ONE, host_state(), balancer_state()).baseline_slot == ""
+    for plan, compared in (
+        (deploy("blue_green", TWO, host, balancer), ("blue", ONE.name)),
+        (deploy("rolling", TWO, host, balancer), ("", ONE.name)),
+        (deploy("blue_green", TWO, host, balancer, groups), ("", ONE.name)),
+        (deploy("blue_green", ONE, host, balancer), ("", "")),
+        (deploy("blue_green", ONE, host_state(), balancer_state()), ("", "")),
+    ):
+        assert (plan.baseline_slot, plan.replaces) == compared
+
+
+def test_what_goes_back_is_compared_with_nothing() -> None:
+    host, balancer = host_state(ONE, TWO, blue=slot_state(TWO)), balancer_state(blue=TWO, green=ONE, history=[ONE])
+    hosts, balancers = {"m1": host, "m2": host}, {"lb1": balancer}
+    died = {"release": TWO.name, "slot": "blue", "was": {"release": ONE.name, "slot": "green"}}
+    cold, undone = rollback(None, host, balancer), plan_back(SERVICE, "blue_green", died, True, True, hosts, balancers)
+    for plan in (cold, undone):
+        assert (plan.release, plan.idle) == (ONE, ["m1", "m2"])
+        assert (plan.baseline_slot, plan.replaces) == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import ADVICE
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils import verdicts
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.contract import Column, Contract, Output
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.policy import GATES, parse_policy
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.verdicts import (
@@ -17,6 +19,7 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.verdicts import 
     compare_answers,
     failure,
     judge_contracts,
+    timed,
     verdict_lines,
     verdict_of,
 )
@@ -39,6 +42,12 @@ def on_host(gate: str, verdict: str = "pass", found: str = "the same", **more: A
 def answers(*predictions: Any, probabilities: Any = None) -> dict[str, Any]:
     tolerance = {"relative": 0.0, "absolute": 0.1}
     return {"predictions": list(predictions), "probabilities": probabilities, "tolerance": tolerance}
+
+
+def test_what_the_controller_took_is_in_its_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdicts, "time", SimpleNamespace(monotonic=iter([5.0, 5.25]).__next__))
+    (found,) = timed(lambda: [verdict_of("contract", "enforce", True, "a", "b")])
+    assert (found["gate"], found["seconds"]) == ("contract", 0.25)
 
 
 def test_verdicts_are_in_the_order_of_the_gates_with_their_hosts_and_modes() -> None:
