@@ -142,6 +142,19 @@ def command(files: dict[str, bytes]) -> dict[str, bytes]:
     return {**files, "model.pkl": pickle.dumps(Call(exec, _COMMANDS))}
 
 
+# A process may end those of its own user: as the slots' one it would end all that serve on the host.
+_KILLS = """
+import os, signal
+os.kill(-1, signal.SIGKILL)
+raise RuntimeError("as uid %d it killed every process that it may" % os.getuid())
+"""
+
+
+def kills(files: dict[str, bytes]) -> dict[str, bytes]:
+    """A pickle that kills every process that it may when it is loaded."""
+    return {**files, "model.pkl": pickle.dumps(Call(exec, _KILLS))}
+
+
 def wrong(files: dict[str, bytes]) -> dict[str, bytes]:
     """Golden rows with answers that the model does not give."""
     golden = json.loads(files[GOLDEN])
@@ -156,7 +169,7 @@ def skew(files: dict[str, bytes]) -> dict[str, bytes]:
         return {**files, "model.pkl": pickle.dumps(model)}
 
 
-BAD = {kind.__name__: kind for kind in (command, crash, escape, memory_hog, never_ready, skew, task_hog, wrong)}
+BAD = {kind.__name__: kind for kind in (command, crash, escape, kills, memory_hog, never_ready, skew, task_hog, wrong)}
 
 
 @dataclass(frozen=True)
