@@ -104,7 +104,7 @@ def _last_document(output: str) -> dict[str, Any]:
     for line in reversed(output.splitlines()):
         try:
             document = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(document, dict):
             return document

@@ -84,6 +84,7 @@ def ended(result: str = "success", status: int = 0, output: str = "", said: str 
         (ended("exit-code", 1, said="Traceback\nValueError: no\n"), "its process ended with status 1: ValueError: no"),
         (ended(output="", said="bye"), "that its process ended before it had answered: bye"),
         (ended(output="[1]"), "that its process ended before it had answered"),
+        (ended(output="[" * 100_000), "that its process ended before it had answered"),
     ],
     ids=[
         "no memory",
@@ -94,6 +95,7 @@ def ended(result: str = "success", status: int = 0, output: str = "", said: str 
         "status",
         "it ends itself",
         "another document",
+        "one that is too deep",
     ],
 )
 def test_how_a_trial_ended_is_said_in_words(end: Ended, words: str) -> None:
