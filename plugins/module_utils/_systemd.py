@@ -34,6 +34,15 @@ class SystemdError(ValueError):
     """systemd did not do what it was asked, in one line."""
 
 
+class StartFailedError(SystemdError):
+    """A unit did not start, or did not get ready: what was ``expected`` and ``found``, in words."""
+
+    def __init__(self, expected: str, found: str) -> None:
+        super().__init__(f"expected {expected}, found {found}")
+        self.expected = expected
+        self.found = found
+
+
 @dataclass(frozen=True)
 class UnitState:
     """A unit as systemd shows it. ``active`` and ``sub`` are its states (``active``, ``running``), ``memory`` is what
@@ -91,17 +100,17 @@ def reload() -> None:
 
 
 def start(unit: str, seconds: float) -> None:
-    """Start ``unit`` and wait until it says that it has started."""
+    """Start ``unit`` and wait until it says that it has started; StartFailedError if it does not."""
     # What failed before must not count against this start.
     _run(["systemctl", "reset-failed", "--", unit], _PROGRAM_SECONDS)
     done = _run(["systemctl", "start", "--", unit], seconds)
     if done is None:
-        raise SystemdError(f"expected it to start within {seconds:g} s, found it still starting")
+        raise StartFailedError(f"it to start within {seconds:g} s", "it still starting")
     if done.returncode:
         state = show_one(unit)
         if state.result == "success":
-            raise SystemdError(f"expected it to start, found: {_said(done)}")
-        raise SystemdError(f"expected it to start, found {describe_end(state)}")
+            raise StartFailedError("it to start", _said(done))
+        raise StartFailedError("it to start", describe_end(state))
 
 
 def stop(unit: str, seconds: float) -> None:
