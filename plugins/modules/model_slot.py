@@ -54,6 +54,7 @@ options:
       - With C(API_KEYS) so is C(GATE_KEY_SHA256), the sha256 of a random key of this host and service. The key is kept
         in C(/etc/modelfleet/SERVICE.key), which is root's alone, for M(modelfleet.onprem.model_probe). Where that file
         is removed, the next start makes another key.
+      - They are part of what the module returns and of its diff, so they are no place for a secret.
     type: dict
   limits:
     description:
