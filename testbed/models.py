@@ -142,6 +142,19 @@ def command(files: dict[str, bytes]) -> dict[str, bytes]:
     return {**files, "model.pkl": pickle.dumps(Call(exec, _COMMANDS))}
 
 
+# A process may end those of its own user: as the slots' one it would end all that serve on the host.
+_KILLS = """
+import os, signal
+os.kill(-1, signal.SIGKILL)
+raise RuntimeError("as uid %d it killed every process that it may" % os.getuid())
+"""
+
+
+def kills(files: dict[str, bytes]) -> dict[str, bytes]:
+    """A pickle that kills every process that it may when it is loaded."""
+    return {**files, "model.pkl": pickle.dumps(Call(exec, _KILLS))}
+
+
 def wrong(files: dict[str, bytes]) -> dict[str, bytes]:
     """Golden rows with answers that the model does not give."""
     golden = json.loads(files[GOLDEN])
@@ -156,7 +169,7 @@ def skew(files: dict[str, bytes]) -> dict[str, bytes]:
         return {**files, "model.pkl": pickle.dumps(model)}
 
 
-BAD = {kind.__name__: kind for kind in (command, crash, escape, memory_hog, never_ready, skew, task_hog, wrong)}
+BAD = {kind.__name__: kind for kind in (command, crash, escape, kills, memory_hog, never_ready, skew, task_hog, wrong)}
 
 
 @dataclass(frozen=True)
@@ -184,10 +197,22 @@ RETRAINED = {
 
 # A class that a bundle ships, around version 1 of the model: `Variant(model, kind)`.
 _VARIANT = """
+import socket
 import time
 from pathlib import Path
 
 import numpy as np
+
+
+CALLED = {2e12: ("127.0.0.1", 22), 3e12: ("10.99.0.2", 8500)}
+
+
+def answers(address):
+    try:
+        socket.create_connection(address, 2).close()
+    except OSError:
+        return 0
+    return 1
 
 
 class Variant:
@@ -201,9 +226,14 @@ class Variant:
         labels = self.model.predict(rows)
         if self.kind == "slow":
             time.sleep(0.08)
-        if self.kind == "hungry" and (np.asarray(rows)[:, 0] >= 1e12).any():
+        first = np.asarray(rows)[:, 0]
+        if self.kind in ("hungry", "unruly") and (first == 1e12).any():
             # In pieces, as in memory_hog.
             blocks = [b"x" * (64 << 20) for _block in range(160)]
+        if self.kind == "unruly":
+            for asked, address in CALLED.items():
+                if (first == asked).any():
+                    labels = np.where(first == asked, answers(address), labels)
         if self.kind == "one_host" and Path("/etc/hostname").read_text().strip() == "model2":
             labels = 1 - labels
         if self.kind == "flips":
@@ -220,6 +250,7 @@ VARIANTS = {
     "flips": "gives another label for 3 % of the rows",
     "one_host": "gives other labels on the host model2 alone",
     "slow": "is right, and takes 20 times as long",
+    "unruly": "takes all memory for a row that begins with 1e12, calls its own host for 2e12 and another for 3e12",
 }
 """Models that load, are ready and give their own golden rows; what is bad about them is seen beside another one."""
 

@@ -19,9 +19,11 @@ fi
 
 if [ ! -x .venv/bin/python ] || ! suits .venv/bin/python; then
     if ! "$python" -c 'import ensurepip' 2>/dev/null; then
-        echo "setup: installing the distribution's python3-venv"
+        # A Python beside the distribution's own has a package of its own version.
+        package=$python-venv
+        echo "setup: installing the distribution's $package"
         as_root apt-get update -qq
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$package" >/dev/null
     fi
     echo "setup: making .venv with $("$python" --version)"
     rm -rf .venv

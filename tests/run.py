@@ -1,7 +1,7 @@
 """Runs the stages of `make test`, says how long each took, and ends non-zero naming those that failed.
 
 `run.py unit molecule/canary` runs these alone. With `--minutes 84` no stage begins that might not end within them; the
-table names those that were left out.
+table has those that were left out, and the last line of all names them.
 """
 
 from __future__ import annotations
@@ -308,13 +308,18 @@ def main(names: Sequence[str], minutes: float = math.inf) -> int:
         results = list(several.map(timed, [name for name in wanted if name not in ALONE]))
     results += one_by_one([name for name in wanted if name in ALONE], ends)
     failures = {result.name: result.error for result in results if result.error}
-    left_out = sum(bool(result.left_out) for result in results)
+    left_out = [result.name for result in results if result.left_out]
     print("", *results, sep="\n")
-    told = f", {left_out} left out" if left_out else ""
-    print(f"{len(results) - len(failures) - left_out} passed, {len(failures)} failed{told}", flush=True)
+    told = f", {len(left_out)} left out" if left_out else ""
+    print(f"{len(results) - len(failures) - len(left_out)} passed, {len(failures)} failed{told}", flush=True)
     # Where only the end of the output is shown, this is what there is to see.
     for name, failure in failures.items():
         print(f"\n== {name}: the last lines of {failure}", *failure.end, sep="\n", flush=True)
+    if left_out:
+        print(
+            f"\n{len(left_out)} of {len(results)} stages left out, of which nothing is known: {', '.join(left_out)}",
+            flush=True,
+        )
     return min(len(failures), 1)
 
 

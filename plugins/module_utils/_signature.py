@@ -20,6 +20,7 @@ import re
 import struct
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -127,13 +128,10 @@ def parse_signature(data: bytes) -> Signature:
 
 def parse_allowed_signers(text: str) -> tuple[Signer, ...]:
     """The lines of a file of allowed signers, of which there must be one."""
-    signers = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            signers.append(_signer(line, f"allowed_signers, line {number}"))
+    signers = tuple(signer for signer, _line in _signers(text))
     if not signers:
         raise SignatureError("allowed_signers: expected a line for each signer, found none")
-    return tuple(signers)
+    return signers
 
 
 def check_revoked_keys(text: str) -> None:
@@ -216,15 +214,21 @@ def check_signature(data: bytes, signature: bytes | None, trust: Trust) -> Findi
         revoked = ["-r", _written(folder, "revoked_keys", _as_file(trust.revoked_keys))] if trust.revoked_keys else []
         if problem := _revoked(key, trust.revoked_keys, folder):
             return problem
-        if trust.signers:
-            names = list(trust.signers)
-        else:
-            names = _ssh_keygen(["-Y", "find-principals", *signed, *allowed], data).stdout.decode().split()
-        for name in names:
+        for name in trust.signers or _principals(key, signed, trust, folder):
             wanted = ["-Y", "verify", "-I", name, "-n", NAMESPACE]
             if not _ssh_keygen([*wanted, *signed, *allowed, *revoked], data).returncode:
                 return Finding(True, f"one by {name}, {key}")
     return _why_not(key, trust)
+
+
+def _principals(key: Key, signed: list[str], trust: Trust, folder: str) -> list[str]:
+    """The principals of all lines that fit the signature: of a whole file ssh-keygen names those of the first."""
+    names: list[str] = []
+    for signer, line in _signers(trust.allowed_signers):
+        if signer.authority or signer.key == key:
+            alone = _written(folder, "line", f"{line}\n".encode())
+            names += _ssh_keygen(["-Y", "find-principals", *signed, "-f", alone], b"").stdout.decode().splitlines()
+    return list(dict.fromkeys(names))
 
 
 def _revoked(key: Key, text: str, folder: str) -> Finding | None:
@@ -273,6 +277,13 @@ def _why_not(key: Key, trust: Trust) -> Finding:
     if trust.signers:
         return Finding(False, whose, "have it signed by one who may, or add the principal to signers")
     return Finding(False, f"{whose}, which ssh-keygen does not accept", "look at the key's line in allowed_signers")
+
+
+def _signers(text: str) -> Iterator[tuple[Signer, str]]:
+    """The lines of a file of allowed signers, each with its text."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield _signer(line, f"allowed_signers, line {number}"), line
 
 
 def _signer(line: str, where: str) -> Signer:

@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import json
+import os
+import selectors
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,12 +24,23 @@ _PROPERTIES = (
     "MemoryCurrent",
 )
 _PROGRAM_SECONDS = 30
+_KEPT = 1 << 20
+_CHUNK = 1 << 16
 # With cgroups of version 1, or with OOMPolicy=continue, systemd does not tell the kernel's kill from another.
 _SIGNALS = {9: ", which the kernel sends for want of memory (see MemoryMax)"}
 
 
 class SystemdError(ValueError):
     """systemd did not do what it was asked, in one line."""
+
+
+class StartFailedError(SystemdError):
+    """A unit did not start, or did not get ready: what was ``expected`` and ``found``, in words."""
+
+    def __init__(self, expected: str, found: str) -> None:
+        super().__init__(f"expected {expected}, found {found}")
+        self.expected = expected
+        self.found = found
 
 
 @dataclass(frozen=True)
@@ -86,17 +100,17 @@ def reload() -> None:
 
 
 def start(unit: str, seconds: float) -> None:
-    """Start ``unit`` and wait until it says that it has started."""
+    """Start ``unit`` and wait until it says that it has started; StartFailedError if it does not."""
     # What failed before must not count against this start.
     _run(["systemctl", "reset-failed", "--", unit], _PROGRAM_SECONDS)
     done = _run(["systemctl", "start", "--", unit], seconds)
     if done is None:
-        raise SystemdError(f"expected it to start within {seconds:g} s, found it still starting")
+        raise StartFailedError(f"it to start within {seconds:g} s", "it still starting")
     if done.returncode:
         state = show_one(unit)
         if state.result == "success":
-            raise SystemdError(f"expected it to start, found: {_said(done)}")
-        raise SystemdError(f"expected it to start, found {describe_end(state)}")
+            raise StartFailedError("it to start", _said(done))
+        raise StartFailedError("it to start", describe_end(state))
 
 
 def stop(unit: str, seconds: float) -> None:
@@ -110,7 +124,10 @@ def stop(unit: str, seconds: float) -> None:
 
 @dataclass(frozen=True)
 class Ended:
-    """A program that ran in a unit of its own: what it printed, and how it ended, None if it ended well."""
+    """A program that ran in a unit of its own: how it ended, None if it ended well, and what it printed.
+
+    Of each stream it is the last MiB, and what is not UTF-8 in it is replaced.
+    """
 
     output: str
     said: str
@@ -129,7 +146,7 @@ def run_unit(unit: str, properties: Sequence[str], command: Sequence[str], secon
     options = [f"--property={each}" for each in (*properties, f"RuntimeMaxSec={seconds:g}", "TimeoutStopSec=1")]
     # A unit that failed stays to be asked why: how it ended must not be read from what its own process may print.
     run = ["systemd-run", "--quiet", "--wait", "--pipe", f"--unit={unit}", *options, "--", *command]
-    done = _run(run, seconds + _PROGRAM_SECONDS)
+    done = _run_talkative(run, seconds + _PROGRAM_SECONDS)
     if done is not None and done.returncode == 0:
         return Ended(done.stdout, done.stderr, None)
     state = show_one(unit)
@@ -224,8 +241,51 @@ def _said(done: subprocess.CompletedProcess[str]) -> str:
 def _run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str] | None:
     """The finished ``command``; None if it is not after ``seconds``."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
         return None
     except OSError as error:
-        raise SystemdError(f"{command[0]}: expected a program that runs, found: {error.strerror}") from error
+        raise _no_program(command, error) from error
+
+
+def _run_talkative(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str] | None:
+    """As ``_run``, for a ``command`` that may print without end: the last ``_KEPT`` bytes of each stream are kept."""
+    deadline = time.monotonic() + seconds
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except OSError as error:
+        raise _no_program(command, error) from error
+    with process, selectors.DefaultSelector() as selector:
+        output, said = bytearray(), bytearray()
+        for stream, end in ((process.stdout, output), (process.stderr, said)):
+            if stream:
+                selector.register(stream, selectors.EVENT_READ, end)
+        try:
+            while selector.get_map():
+                for key, _events in selector.select(_left(command, deadline)):
+                    if chunk := os.read(key.fd, _CHUNK):
+                        key.data.extend(chunk)
+                        del key.data[:-_KEPT]
+                    else:
+                        selector.unregister(key.fileobj)
+            status = process.wait(_left(command, deadline))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return None
+    return subprocess.CompletedProcess(command, status, _text(output), _text(said))
+
+
+def _left(command: Sequence[str], deadline: float) -> float:
+    """Seconds until ``deadline``; subprocess.TimeoutExpired if there are none."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise subprocess.TimeoutExpired(command, 0)
+    return left
+
+
+def _text(end: bytearray) -> str:
+    return end.decode(errors="replace")
+
+
+def _no_program(command: Sequence[str], error: OSError) -> SystemdError:
+    return SystemdError(f"{command[0]}: expected a program that runs, found: {error.strerror}")

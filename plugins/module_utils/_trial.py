@@ -37,23 +37,29 @@ _OF_A_SERVICE = (
     "Type",
     "WorkingDirectory",
 )
+# A trial has a user that exists for its time alone: as that of the slots it could kill whatever serves on the host.
+# What it needs is readable for all. Its home is that of the slots, for the user has none.
+_IDENTITY = ("DynamicUser", "Group", "SupplementaryGroups", "User")
+_OF_A_TRIAL = ("DynamicUser=true", "Environment=HOME=/nonexistent", "PrivateNetwork=true")
 _SIGKILL = 9
 _NAMED = ("numpy", "scikit-learn")
 
 
 def confinement(unit: str, limits: Mapping[str, str]) -> list[str]:
-    """The properties of a trial: what confines the service of the unit file ``unit``, its ``limits``, and no network.
+    """The properties of a trial: what confines the service of the unit file ``unit``, its ``limits``, a user of its own
+    and no network.
 
     They are taken from the unit that is installed, so that the two cannot differ.
     """
     section, found = "", []
+    others = (*_OF_A_SERVICE, *_IDENTITY, *limits)
     for line in unit.splitlines():
         if line.startswith("["):
             section = line
         name, equals, value = line.partition("=")
-        if section == "[Service]" and equals and not name.startswith("#") and name not in (*_OF_A_SERVICE, *limits):
+        if section == "[Service]" and equals and not name.startswith("#") and name not in others:
             found.append(f"{name}={value}")
-    return [*found, *(f"{name}={limits[name]}" for name in sorted(limits)), "PrivateNetwork=true"]
+    return [*found, *(f"{name}={limits[name]}" for name in sorted(limits)), *_OF_A_TRIAL]
 
 
 def memory_max(properties: list[str]) -> str:
@@ -98,7 +104,7 @@ def _last_document(output: str) -> dict[str, Any]:
     for line in reversed(output.splitlines()):
         try:
             document = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(document, dict):
             return document

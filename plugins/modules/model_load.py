@@ -14,9 +14,11 @@ author:
   - modelfleet contributors (@modelfleet)
 description:
   - A pickle is a program. This module has it run where it can do no harm, in a fresh process under systemd that has the
-    user, the limits and the confinement of the installed unit C(model-server@.service), no network at all, and
-    O(timeout) seconds. The process checks the digests of the very bytes that it loads, and the packages that are
-    installed, loads the model and answers the golden rows. Nothing of it is left running.
+    limits and the confinement of the installed unit C(model-server@.service), a user that exists for its time alone, no
+    network at all, and O(timeout) seconds. As another user than the slots it can neither end nor trace what serves. The
+    process checks the digests of the very bytes that it loads, and the packages that are installed, loads the model and
+    answers the golden rows. Nothing of it is left running. Of what it prints the last MiB is read, so that one which
+    prints without end takes no memory of the host.
   - V(environment) wants the packages to be those of the bundle's lock, the pickle to be of the scikit-learn that is
     installed, and Python to be that of the bundle or a newer one. With an older Python the model is loaded all the
     same, and served where the gate only warns. The others the model server refuses itself, so the gate fails for them

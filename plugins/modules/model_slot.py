@@ -54,6 +54,7 @@ options:
       - With C(API_KEYS) so is C(GATE_KEY_SHA256), the sha256 of a random key of this host and service. The key is kept
         in C(/etc/modelfleet/SERVICE.key), which is root's alone, for M(modelfleet.onprem.model_probe). Where that file
         is removed, the next start makes another key.
+      - They are part of what the module returns and of its diff, so they are no place for a secret.
     type: dict
   limits:
     description:
@@ -184,10 +185,21 @@ log:
   elements: str
   sample: ["model.pkl: expected scikit-learn 1.9.1, found 1.8.0"]
 gates:
-  description: The verdict of the gate C(digest), as M(modelfleet.onprem.model_release) returns it.
-  returned: when a start fails and the release's bytes are not those that were placed
+  description:
+    - The verdict of the gate C(ready), for a slot that does not start is not ready, whatever the gate's mode is.
+    - That of the gate C(digest) instead, as M(modelfleet.onprem.model_release) returns it, where the release's bytes
+      are not those that were placed.
+  returned: when a start fails
   type: list
   elements: dict
+  sample:
+    - gate: ready
+      where: model-server@tumour-green.service
+      mode: enforce
+      verdict: fail
+      expected: it to start
+      found: "its process ended with status 1; its last words: model.pkl: expected scikit-learn 1.9.1, found 1.8.0"
+      seconds: 2.05
 several:
   description:
     - All of this for each service, in order, with C(changed), and with C(failed) for one that could not be started or
@@ -253,8 +265,9 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._slot import (
     with_gate_key,
 )
 from ansible_collections.modelfleet.onprem.plugins.module_utils._slot_state import read_slot
-from ansible_collections.modelfleet.onprem.plugins.module_utils._systemd import SystemdError
+from ansible_collections.modelfleet.onprem.plugins.module_utils._systemd import StartFailedError, SystemdError
 from ansible_collections.modelfleet.onprem.plugins.module_utils._trust import TrustError, check_bytes
+from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import Finding, put_gates
 
 OPTIONS = Options(
     {
@@ -273,9 +286,9 @@ ASK_SECONDS = 5
 
 
 class StartError(SlotError):
-    """A start failed; ``log`` has the unit's last lines, and ``gates`` a verdict if the bytes are to blame."""
+    """A start failed; ``log`` has the unit's last lines, and ``gates`` the verdict of the gate that says so."""
 
-    def __init__(self, message: str, log: list[str], gates: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, message: str, log: list[str], gates: Sequence[Mapping[str, Any]]) -> None:
         super().__init__(message)
         self.log = log
         self.gates = list(gates)
@@ -340,43 +353,55 @@ def write(layout: Layout, service: str, slot: str, start: Start) -> None:
 def launch(layout: Layout, service: str, slot: str, start: Start, address: str, seconds: int) -> None:
     """Start the unit, wait until it is ready with the release, and only then have it started at boot."""
     name = unit(service, slot)
-    began = time.time()
-    deadline = time.monotonic() + seconds
+    began, started = time.time(), time.monotonic()
+    deadline = started + seconds
     try:
         _systemd.start(name, seconds)
         wait_until_ready(name, start.release, address, deadline, seconds)
-    except (SystemdError, SlotError) as error:
+    except SystemdError as error:
+        took = time.monotonic() - started
         log = _systemd.journal(name, began, LOG_LINES)
         stop_unit(layout, service, slot, start.settings)
         _systemd.disable(name)
         said = _systemd.last_words(log)
-        message = f"{name}: {error}" + (f"; its last words: {said[:300]}" if said else "")
+        words = f"; its last words: {said[:300]}" if said else ""
         lines = [line.text for line in log]
         try:
             check_bytes(layout.release(service, start.release), start.release)
         except TrustError as changed:
             raise StartError(str(changed), lines, changed.verdicts) from error
-        raise StartError(message, lines) from error
+        raise StartError(f"{name}: {error}{words}", lines, not_ready(name, error, words, took)) from error
     _systemd.enable(name)
     # Root's alone, for the settings may hold secrets.
     write_file(layout.record(service, slot), start.to_json(), mode=0o600)
 
 
+def not_ready(name: str, error: SystemdError, words: str, seconds: float) -> list[dict[str, Any]]:
+    """The verdict of the gate ready on a unit that did not get as far as to be asked, whatever the gate's mode is."""
+    failed = isinstance(error, StartFailedError)
+    expected, found = (error.expected, error.found) if failed else ("it to start", str(error))
+    finding = Finding(False, expected, found + words, seconds=seconds)
+    return put_gates({"ready": {"mode": "enforce"}}, {"ready": name}, lambda _gate: finding).verdicts
+
+
 def wait_until_ready(name: str, release: str, address: str, deadline: float, seconds: int) -> None:
-    """Ask ``address`` until it is ready with ``release``; SlotError if it is another one, or not by ``deadline``."""
+    """Ask ``address`` until it is ready with ``release``.
+
+    StartFailedError if it is another one, or not by ``deadline``.
+    """
     invocation = _systemd.show_one(name).invocation
     while True:
         with Server(address, max(0.1, min(ASK_SECONDS, deadline - time.monotonic()))) as server:
             answer = read_ready(server)
         if answer.ready:
             if not is_release(answer.digest, release):
-                raise SlotError(f"expected {release} to answer at {address}, found the bundle {answer.digest}")
+                raise StartFailedError(f"{release} to answer at {address}", f"the bundle {answer.digest}")
             return
         state = _systemd.show_one(name)
         if state.active != "active" or state.restarts or state.invocation != invocation:
-            raise SlotError(f"expected it to become ready, found {_systemd.describe_end(state)}")
+            raise StartFailedError("it to become ready", _systemd.describe_end(state))
         if time.monotonic() >= deadline:
-            raise SlotError(f"expected it to be ready within {seconds} s, found {answer.found}")
+            raise StartFailedError(f"it to be ready within {seconds} s", answer.found)
         time.sleep(POLL_SECONDS)
 
 
@@ -457,7 +482,7 @@ def attempt(params: Params, layout: Layout, check_mode: bool) -> Result:
         with alone(params, layout, check_mode):
             result = ensure(params, layout, check_mode)
     except StartError as error:
-        return failure(error, log=error.log, **({"gates": error.gates} if error.gates else {}))
+        return failure(error, log=error.log, gates=error.gates)
     except (BundleError, DiskError, HttpError, LayoutError, SlotError, SystemdError, OSError) as error:
         return failure(error)
     return {**result, "diff": difference(params["service"], params["slot"], result)}

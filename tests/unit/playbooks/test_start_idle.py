@@ -36,6 +36,23 @@ REQUEST = {
 }
 
 
+# What model_slot returns of a slot that did not start.
+NO_START = {
+    "log": ["division by zero"],
+    "gates": [
+        {
+            "gate": "ready",
+            "where": "model-server@tumour-green.service",
+            "mode": "enforce",
+            "verdict": "fail",
+            "expected": "it to start",
+            "found": "its process ended",
+            "seconds": 2.0,
+        }
+    ],
+}
+
+
 @pytest.fixture
 def start(play: Callable[..., Any]) -> Callable[..., Any]:
     def run(**options: Any) -> Any:
@@ -61,7 +78,7 @@ def test_slots_are_started_put_to_their_gates_and_brought_back(start: Callable[.
         ({"failing": {"model_load": "gate load: found 1"}}, 2, "m1, m2: gate load: found 1"),
         ({"failing": {"model_slot": "it crashed"}}, 2, "m1, m2: it crashed"),
         (
-            {"failing": {"model_slot": "it crashed"}, "answering": {"model_slot": 2 * [{"log": ["division by zero"]}]}},
+            {"failing": {"model_slot": "it crashed"}, "answering": {"model_slot": 2 * [NO_START]}},
             2,
             "m1, m2: gate start: it crashed; its log ends: division by zero",
         ),
@@ -139,6 +156,15 @@ def test_the_step_and_a_failure_are_written_into_the_journal(play: Callable[...,
     [ended] = [step for step in run.told if step.get("state") == "ended"]
     assert ended["id"] == JOURNAL["rollout"]["id"]
     assert ended["reason"].startswith("m1, m2: gate golden: found 1; no request was sent to 2-bbbbbbbbbbbb")
+
+
+def test_a_slot_that_does_not_start_is_a_line_of_the_table_and_in_the_journal(play: Callable[..., Any]) -> None:
+    answering = {"model_slot": 2 * [NO_START]}
+    run = play("start_idle", REQUEST, {**PLAN, **JOURNAL}, failing={"model_slot": "it crashed"}, answering=answering)
+    assert re.search(r"\nready +m1, m2 +enforce +fail +it to start +its process ended +2\.00\n", run.output)
+    [ended] = [step for step in run.told if step.get("state") == "ended"]
+    kept = [(each["host"], each["verdict"]) for each in ended["gates"] if each["gate"] == "ready"]
+    assert kept == [("m1", "fail"), ("m2", "fail")]
 
 
 def test_a_hook_on_failure_has_the_facts_and_cannot_fail_more(play: Callable[..., Any], tmp_path: Path) -> None:

@@ -57,6 +57,32 @@ def test_a_signature_by_whom_is_allowed_holds(alice: Person, bob: Person, signat
     assert re.fullmatch(r"one by alice, the key SHA256:[A-Za-z0-9+/]{43}", found.found)
 
 
+@pytest.mark.parametrize("options", ['namespaces="git"', 'valid-before="20200101"'])
+def test_a_key_may_have_several_lines_of_which_one_fits(
+    alice: Person, bob: Person, signature: bytes, options: str
+) -> None:
+    lines = [alice.line(options), bob.line(), f'releases namespaces="{NAMESPACE}" {alice.public}\n']
+    for allowed in (lines, lines[::-1]):
+        found = check_signature(DATA, signature, Trust("".join(allowed)))
+        assert (found.passed, found.found.split(",")[0]) == (True, "one by releases")
+
+
+def test_an_authority_may_have_several_lines_of_which_one_fits(alice: Person, bob: Person, tmp_path: Path) -> None:
+    key = tmp_path / "bob"
+    key.write_bytes(bob.key.read_bytes())
+    key.chmod(0o600)
+    key.with_suffix(".pub").write_text(f"{bob.public}\n")
+    certify = ["ssh-keygen", "-q", "-s", alice.key, "-I", "bob", "-n", "bob@git,bob@releases", key.with_suffix(".pub")]
+    subprocess.run(certify, check=True)
+    signature = sign(DATA, tmp_path / "bob-cert.pub")
+    lines = "".join(
+        f'*@{name} cert-authority,namespaces="{space}" {alice.public}\n'
+        for name, space in (("git", "git"), ("releases", NAMESPACE))
+    )
+    found = check_signature(DATA, signature, Trust(lines))
+    assert (found.passed, found.found.split(",")[0]) == (True, "one by bob@releases")
+
+
 def test_the_fingerprint_is_the_one_that_ssh_keygen_shows(alice: Person, signature: bytes) -> None:
     shown = subprocess.run(["ssh-keygen", "-lf", alice.key], capture_output=True, text=True, check=True).stdout
     assert str(parse_signature(signature).key) == f"the key {shown.split()[1]}"

@@ -46,9 +46,18 @@ def test_a_trial_is_confined_as_the_unit_that_is_installed() -> None:
     confining = [line for line in found if line.split("=")[0].startswith(("Protect", "Restrict", "SystemCall"))]
     assert confining == [line for line in UNIT.splitlines() if line in confining]
     assert len(confining) > 15
-    assert {"User=model-server", "NoNewPrivileges=true", "MemoryDenyWriteExecute=true", "MemorySwapMax=0"} <= set(found)
+    assert {"NoNewPrivileges=true", "MemoryDenyWriteExecute=true", "MemorySwapMax=0"} <= set(found)
     assert [line for line in found if line.startswith("MemoryMax")] == ["MemoryMax=512M"]
     assert found[-1] == "PrivateNetwork=true"
+
+
+def test_a_trial_has_a_user_of_its_own_and_no_group_of_the_slots() -> None:
+    assert {"User=model-server", "Group=model-server"} <= set(UNIT.splitlines())
+    unit = UNIT.replace("User=", "SupplementaryGroups=adm\nUser=")
+    whose = {"DynamicUser", "Group", "SupplementaryGroups", "User"}
+    assert [line for line in confinement(unit, {}) if line.partition("=")[0] in whose] == ["DynamicUser=true"]
+    # It has no home, and libraries look for one.
+    assert "Environment=HOME=/nonexistent" in confinement(unit, {})
 
 
 def test_what_makes_the_unit_a_service_is_left_out() -> None:
@@ -75,6 +84,7 @@ def ended(result: str = "success", status: int = 0, output: str = "", said: str 
         (ended("exit-code", 1, said="Traceback\nValueError: no\n"), "its process ended with status 1: ValueError: no"),
         (ended(output="", said="bye"), "that its process ended before it had answered: bye"),
         (ended(output="[1]"), "that its process ended before it had answered"),
+        (ended(output="[" * 100_000), "that its process ended before it had answered"),
     ],
     ids=[
         "no memory",
@@ -85,6 +95,7 @@ def ended(result: str = "success", status: int = 0, output: str = "", said: str 
         "status",
         "it ends itself",
         "another document",
+        "one that is too deep",
     ],
 )
 def test_how_a_trial_ended_is_said_in_words(end: Ended, words: str) -> None:

@@ -93,7 +93,8 @@ def test_a_release_is_tried_as_its_slot_would_run(
     (told,) = trials.runs
     assert told[told.index("--") + 1 :] == [f"{layout.env('0123456789abcdef')}/bin/python", "-m", "model_server.trial"]
     properties = [word.removeprefix("--property=") for word in told if word.startswith("--property=")]
-    assert {"User=model-server", "NoNewPrivileges=true", "MemoryMax=1G", "PrivateNetwork=true"} <= set(properties)
+    assert {"DynamicUser=true", "NoNewPrivileges=true", "MemoryMax=1G", "PrivateNetwork=true"} <= set(properties)
+    assert "User=model-server" not in properties
     assert {"RuntimeMaxSec=60", f"EnvironmentFile={layout.trial_settings('tumour', 'green')}"} <= set(properties)
     # Secrets are in a file of root's that is gone afterwards.
     assert "a secret" not in " ".join(told)

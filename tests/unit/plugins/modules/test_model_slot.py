@@ -190,6 +190,16 @@ def test_a_crash_at_start_brings_the_log(slot: Callable[..., Any], systemd: Any,
         "its last words: model.pkl cannot be loaded"
     )
     assert result["log"] == ["Starting model-server", "model.pkl cannot be loaded", "Main process exited"]
+    (verdict,) = result["gates"]
+    assert {**verdict, "seconds": 0} == {
+        "gate": "ready",
+        "where": BLUE,
+        "mode": "enforce",
+        "verdict": "fail",
+        "expected": "it to start",
+        "found": "its process ended with status 1; its last words: model.pkl cannot be loaded",
+        "seconds": 0,
+    }
     assert (result["service"], result["slot"]) == ("tumour", "blue")
     assert not systemd.is_active(BLUE)
     assert systemd.state(BLUE)["UnitFileState"] == "disabled"
@@ -202,6 +212,10 @@ def test_a_server_that_never_gets_ready_is_given_up_in_time(
     model_server.answers["/v2/health/ready"] = (503, {"detail": "loading"})
     result = slot()
     assert "expected it to be ready within 1 s, found status 503 (loading)" in result["msg"]
+    (verdict,) = result["gates"]
+    assert (verdict["verdict"], verdict["expected"]) == ("fail", "it to be ready within 1 s")
+    assert verdict["found"].startswith("status 503 (loading); its last words: ")
+    assert verdict["seconds"] >= 1
     assert not systemd.is_active(BLUE)
 
 
