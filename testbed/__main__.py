@@ -24,9 +24,10 @@ def _parser() -> argparse.ArgumentParser:
         ("status", "say how each host does"),
     ):
         verbs.add_parser(verb, help=meaning).add_argument("inventory", type=Path)
-    killing = verbs.add_parser("kill", help="end a host at once, as when its power is cut; up starts it again")
+    killing = verbs.add_parser("kill", help="end a host at once; up starts it again")
     killing.add_argument("inventory", type=Path)
     killing.add_argument("host")
+    killing.add_argument("--silent", action="store_true", help="its peers hear nothing of it, as when its power is cut")
     return parser
 
 
@@ -39,7 +40,7 @@ def main() -> int:
             engine.ensure()
             image.ensure(arguments.release, arguments.rebuild)
         elif arguments.verb == "kill":
-            fleet.kill(read_fleet(arguments.inventory), arguments.host)
+            fleet.kill(read_fleet(arguments.inventory), arguments.host, silent=arguments.silent)
         else:
             described = read_fleet(arguments.inventory)
             kind = vm if described.kind == "vm" else fleet

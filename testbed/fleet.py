@@ -55,12 +55,18 @@ def down(fleet: Fleet) -> None:
             run([*docker(), "network", "rm", network])
 
 
-def kill(fleet: Fleet, name: str) -> None:
-    """End one host at once, as when its power is cut. Its disk stays, and ``up`` starts it again."""
+def kill(fleet: Fleet, name: str, *, silent: bool = False) -> None:
+    """End one host at once. Its disk stays, and ``up`` starts it again.
+
+    Its kernel ends its connections, as after a crash of all programs. With ``silent`` nobody hears of the end, as when
+    the power of a machine is cut.
+    """
     containers = {host.name: container_name(fleet, host) for host in fleet.hosts if fleet.kind == "containers"}
     if name not in containers:
         raise StepError(f"fleet {fleet.name}: expected a container ({', '.join(containers) or 'none'}), found {name}")
     with step(f"{name}: ended"):
+        if silent:
+            run([*docker(), "exec", containers[name], "ip", "link", "set", "eth0", "down"])
         run([*docker(), "kill", containers[name]])
 
 
