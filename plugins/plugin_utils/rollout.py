@@ -58,7 +58,8 @@ class Plan:
 
     ``stage``: hosts that lack the release or its environment. ``pinned``: releases that they must not let go for it.
     ``in_place``: hosts of the active slot to restart, in
-    ``batches``. ``idle``: hosts of the other slot to start before the balancers move. ``running``: hosts of
+    ``batches``; ``put_back``: what each of them runs again if the release fails there, its release, settings and
+    limits. ``idle``: hosts of the other slot to start before the balancers move. ``running``: hosts of
     ``slot`` that run the release already. ``unready``: hosts of the slot
     that a run that was cut short left out of rotation. ``unshare``: balancers on which a canary must end before
     anything is restarted. ``share``: those on which this one goes through ``steps``; it had ``reached`` a share when it
@@ -78,6 +79,7 @@ class Plan:
     wheels: list[dict[str, str]] = field(default_factory=list)
     in_place: list[str] = field(default_factory=list)
     batches: list[int | str] = field(default_factory=lambda: ["100%"])
+    put_back: dict[str, dict[str, Any]] = field(default_factory=dict)
     idle: list[str] = field(default_factory=list)
     running: list[str] = field(default_factory=list)
     unready: list[str] = field(default_factory=list)
@@ -227,7 +229,35 @@ def plan_deploy(
     if plan.record and not (in_place or plan.reached or _has_moved(service, slot, balancers)):
         # A release that waits there, warm, passed its gates beside another one, or with other requests to replay.
         plan = replace(plan, idle=list(service.slot_hosts[slot]))
-    return plan
+    return replace(plan, put_back=_put_back(service, plan, serving, hosts))
+
+
+def _put_back(
+    service: Service, plan: Plan, before: str | None, hosts: Mapping[str, HostState]
+) -> dict[str, dict[str, Any]]:
+    """What hosts that are replaced in place run again if the release fails there. One without it stays out of rotation.
+
+    What a host in rotation runs is that. What another one runs may be what a rollout left there, of whose gates nobody
+    knows: so that is ``before``, the release that served before the rollout, with the settings that hosts in rotation
+    run it with, or else those of now. Where there is no other release ``before`` it is nothing.
+    """
+    states = {host: _slot_state(service, plan.slot, hosts[host]) for host in service.slot_hosts[plan.slot]}
+    running = {
+        host: {key: state[key] for key in ("release", "settings", "limits")}
+        for host, state in states.items()
+        if state.get("unit") == "active"
+    }
+    again = {host: found for host, found in running.items() if host not in plan.unready}
+    if plan.release and before not in (None, plan.release.name):
+        anew: dict[str, Any] = {"release": before, "settings": plan.settings, "limits": plan.limits}
+        served = next((found for found in again.values() if found["release"] == before), anew)
+        settings = {key: value for key, value in served["settings"].items() if key not in _DERIVED}
+        for host in plan.in_place:
+            if running.get(host, {}).get("release") == before:
+                again[host] = running[host]
+            elif host not in again and _staged(service, Release(str(before), "", ""), None, hosts[host]):
+                again[host] = {**served, "settings": settings}
+    return {host: again[host] for host in plan.in_place if host in again}
 
 
 def _gradually(
@@ -300,13 +330,15 @@ def plan_back(
         for host in (plan.in_place or plan.idle)
         if host in plan.unready or not _runs(service, slot, to, hosts[host])
     ]
-    return replace(
+    plan = replace(
         plan,
         in_place=start if in_place else [],
         idle=[] if in_place else start,
         record=list(balancers),
         stop=stop if stop_left and not in_place else plan.stop,
     )
+    # What was before is what it goes back to: there is nothing else that is known to have passed its gates.
+    return replace(plan, put_back=_put_back(service, plan, None, hosts))
 
 
 def plan_rollback(

@@ -72,6 +72,28 @@ def test_resume_moves_the_route_and_ends_without_the_bundle(command: Callable[..
     assert f"tumour serves {TWO.name} from green" in run.output
 
 
+@pytest.mark.parametrize("unit", ["active", "failed"], ids=["answers wrongly", "crashed"])
+@pytest.mark.parametrize(("strategy", "out"), [("rolling", ["m1"]), ("basic", ["m1", "m2"])])
+def test_resume_in_place_puts_back_what_served_before_the_rollout_that_died(
+    command: Callable[..., Any], tmp_path: Path, strategy: str, out: list[str], unit: str
+) -> None:
+    (tmp_path / "model_probe").write_text("gate golden: expected the answers to 20 golden rows, found row 0")
+    left = slot_state(TWO, unit=unit, ready=unit == "active")
+    balancer = balancer_state(blue=ONE, admin={("blue", host): "maint" for host in out})
+    meant = {**DIED["services"]["tumour"], "slot": "blue"}
+    died = {**DIED, "strategy": strategy, "services": {"tumour": meant}}
+    balancer["services"]["tumour"] |= {"rollout": died, "revision": "r1"}
+    host = host_state(ONE, TWO, blue=left)
+    run = command("resume", {"lb_info": {"load_balancer": balancer}, "model_info": {"model_host": host}})
+    replaced = steps(run)
+    assert run.code != 0
+    assert replaced[1] == ("lb_server", "maint")
+    assert replaced[-2:] == [("lb_server", "ready"), ("lb_rollout", "ended")]
+    batch = len(next(step["servers"] for step in run.told if step["module"] == "lb_server"))
+    slots = [(step.get("release"), step.get("state")) for step in run.told if step["module"] == "model_slot"]
+    assert slots == [(TWO.name, None)] * batch + [(ONE.name, "started")] * batch
+
+
 def test_rollback_stops_what_was_started_and_ends(command: Callable[..., Any]) -> None:
     cold = {"cold": {"tumour": {"release": None, "reason": "held"}}, "rolled_back": {}, "revisions": {}}
     run = command("rollback", {**says(), "lb_rollback": cold})

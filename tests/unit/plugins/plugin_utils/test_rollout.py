@@ -12,6 +12,7 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.rollout import (
     Release,
     check_reached,
     judge_contract,
+    plan_back,
     plan_deploy,
     plan_retire,
     plan_rollback,
@@ -61,6 +62,70 @@ def test_rolling_restarts_the_active_slot_in_batches() -> None:
     plan = deploy("rolling", TWO, host_state(ONE, blue=slot_state(ONE)), balancer_state(blue=ONE))
     assert (plan.slot, plan.in_place, plan.batches, plan.idle) == ("blue", ["m1", "m2"], [1, "100%"], [])
     assert plan.was == {"release": ONE.name, "slot": "blue"}
+
+
+def again(release: Release, **changed: Any) -> dict[str, Any]:
+    """What a host runs again that ran ``release`` in the slot blue."""
+    return {key: slot_state(release, **changed)[key] for key in ("release", "settings", "limits")}
+
+
+NINE = {**SERVICE.settings("blue"), "WORKERS": "9"}
+BLUE = {"release": ONE.name, "settings": SERVICE.settings("blue"), "limits": SERVICE.limits()}
+NOT_RUNNING = {"unit": "failed", "started": None, "ready": False}
+
+
+@pytest.mark.parametrize(
+    ("left", "beside", "back"),
+    [
+        (slot_state(ONE), slot_state(ONE), again(ONE)),
+        (slot_state(TWO), slot_state(ONE), BLUE),
+        (slot_state(TWO, **NOT_RUNNING), slot_state(ONE), BLUE),
+        (slot_state(ONE, **NOT_RUNNING), slot_state(ONE), BLUE),
+        (slot_state(TWO), slot_state(ONE, settings=NINE), {**BLUE, "settings": NINE}),
+        (slot_state(THREE), slot_state(ONE), BLUE),
+        (None, slot_state(ONE), BLUE),
+    ],
+    ids=["not begun", "left running", "crashed", "stopped", "settings of the others", "of another rollout", "no slot"],
+)
+@pytest.mark.parametrize("died", [True, False])
+def test_a_host_out_of_rotation_is_put_back_on_what_served_before(
+    left: Any, beside: Any, back: Any, died: bool
+) -> None:
+    hosts = {"m1": host_state(ONE, TWO, blue=left), "m2": host_state(ONE, TWO, blue=beside)}
+    balancer = balancer_state(blue=ONE, admin={("blue", "m1"): "maint"})
+    meant = {"slot": "blue", "was": {"release": ONE.name, "slot": "blue"}} if died else None
+    plan = plan_deploy(SERVICE, "rolling", TWO, hosts, {"lb1": balancer}, env_of, meant)
+    own = {key: beside[key] for key in ("release", "settings", "limits")}
+    assert (plan.in_place, plan.put_back) == (["m1", "m2"], {"m1": back, "m2": own})
+
+
+@pytest.mark.parametrize(
+    ("hosts", "serving"),
+    [(host_state(TWO, blue=slot_state(TWO)), ONE), (host_state(ONE, blue=slot_state(ONE, ready=False)), None)],
+    ids=["what served is not there any more", "nothing served"],
+)
+def test_a_host_out_of_rotation_without_what_served_before_is_put_back_on_nothing(hosts: Any, serving: Any) -> None:
+    balancer = balancer_state(
+        **({"blue": serving} if serving else {}), admin={("blue", "m1"): "maint", ("blue", "m2"): "maint"}
+    )
+    assert deploy("rolling", TWO, hosts, balancer).put_back == {}
+
+
+def test_other_settings_that_a_rollout_left_out_of_rotation_are_not_put_back() -> None:
+    hosts = {
+        "m1": host_state(ONE, blue=slot_state(ONE)),
+        "m2": host_state(ONE, blue=slot_state(ONE, settings=NINE)),
+    }
+    plan = deploy("rolling", ONE, hosts, balancer_state(blue=ONE, admin={("blue", "m1"): "maint"}))
+    assert (plan.in_place, plan.put_back) == (["m1", "m2"], {"m2": again(ONE, settings=NINE)})
+
+
+def test_what_is_undone_in_place_is_not_put_back_on_what_was_left_out_of_rotation() -> None:
+    hosts = {host: host_state(ONE, TWO, blue=slot_state(TWO)) for host in ("m1", "m2")}
+    balancers = {"lb1": balancer_state(blue=ONE, admin={("blue", "m1"): "maint"})}
+    died = {"slot": "blue", "release": TWO.name, "was": {"release": ONE.name, "slot": "blue"}}
+    plan = plan_back(SERVICE, "rolling", died, True, True, hosts, balancers)
+    assert (plan.in_place, plan.put_back) == (["m1", "m2"], {"m2": again(TWO)})
 
 
 def test_basic_restarts_all_hosts_in_one_batch() -> None:
