@@ -203,9 +203,13 @@ def plan_deploy(
         active = active_slot(service, balancers)
         _check_recorded(service, active, balancers)
         serving = _recorded(service, active, balancers)
-        # A first deploy has nothing to protect, and one of what serves already only mends: both stay in the active
-        # slot.
-        in_place = strategy in ("basic", "rolling") or serving == release.name or (serving is None and not beside)
+        # A first deploy has nothing to protect, and one of what serves already as it is to only mends: both stay in the
+        # active slot.
+        in_place = (
+            strategy in ("basic", "rolling")
+            or (serving is None and not beside)
+            or (serving == release.name and not _serves_otherwise(service, active, release, env_of, hosts, balancers))
+        )
         slot = active if in_place else other(active)
     if env_of is None:
         envs = _envs_held(service, release, slot, hosts)
@@ -221,7 +225,8 @@ def plan_deploy(
             f"{service.name}: expected {release.name}, which serves already, as it was deployed, found it otherwise on "
             f"{', '.join(plan.in_place)}: deploy it alone first"
         )
-    if strategy == "canary" and service.canary and not in_place:
+    # Users of a canary get another release: one that only differs in its settings has nothing to be judged by.
+    if strategy == "canary" and service.canary and not in_place and serving != release.name:
         plan = _gradually(plan, service, release, balancers, service.canary)
     if died:
         # One that died in the midst of a move left what only the balancer itself can compare and put right.
@@ -230,6 +235,28 @@ def plan_deploy(
         # A release that waits there, warm, passed its gates beside another one, or with other requests to replay.
         plan = replace(plan, idle=list(service.slot_hosts[slot]))
     return replace(plan, put_back=_put_back(service, plan, serving, hosts))
+
+
+def _serves_otherwise(
+    service: Service,
+    slot: Slot,
+    release: Release,
+    env_of: Callable[[HostState], str] | None,
+    hosts: Mapping[str, HostState],
+    balancers: Mapping[str, BalancerState],
+) -> bool:
+    """Whether a host that gets requests runs the release with other settings or limits, or in another environment."""
+    settings, limits = service.settings(slot), service.limits()
+    envs = {
+        host: env_of(hosts[host]) if env_of else str(_release_on(service, release.name, hosts[host]).get("env"))
+        for host in service.slot_hosts[slot]
+    }
+    return any(
+        _in_rotation(service, slot, host, balancers)
+        and _runs(service, slot, release.name, hosts[host])
+        and not _as_wanted(service, slot, release, env, settings, limits, hosts[host])
+        for host, env in envs.items()
+    )
 
 
 def _put_back(

@@ -220,17 +220,66 @@ def test_blue_green_over_host_groups_stages_the_idle_group_alone() -> None:
     [
         {"ready": False},
         {"started": None},
-        {"started": {"release": ONE.name, "env": "other"}},
         {"started": {"release": TWO.name, "env": "e1"}},
-        {"limits": {"MemoryMax": "2G", "TasksMax": "256"}},
-        {"settings": {**SERVICE.settings("blue"), "WORKERS": "9"}},
-        {"settings": {**SERVICE.settings("blue"), "REMOVED": "1"}},
     ],
 )
-def test_a_host_that_is_not_as_wanted_is_mended_in_place(changed: dict[str, Any]) -> None:
+def test_a_host_that_does_not_run_what_serves_is_mended_in_place(changed: dict[str, Any]) -> None:
     hosts = {"m1": host_state(ONE, blue=slot_state(ONE)), "m2": host_state(ONE, blue=slot_state(ONE, **changed))}
     plan = deploy("blue_green", ONE, hosts, balancer_state(blue=ONE))
     assert (plan.in_place, plan.stage, plan.record) == (["m2"], [], [])
+
+
+OTHERWISE: list[dict[str, Any]] = [
+    {"started": {"release": ONE.name, "env": "other"}},
+    {"limits": {"MemoryMax": "2G", "TasksMax": "256"}},
+    {"settings": {**SERVICE.settings("blue"), "WORKERS": "9"}},
+    {"settings": {**SERVICE.settings("blue"), "REMOVED": "1"}},
+]
+
+
+@pytest.mark.parametrize("changed", OTHERWISE)
+@pytest.mark.parametrize("strategy", ["blue_green", "canary"])
+def test_what_serves_with_other_settings_starts_beside_and_the_requests_move(strategy: Any, changed: Any) -> None:
+    service = CANARY if strategy == "canary" else SERVICE
+    hosts = {"m1": host_state(ONE, blue=slot_state(ONE)), "m2": host_state(ONE, blue=slot_state(ONE, **changed))}
+    plan = deploy(strategy, ONE, hosts, balancer_state(blue=ONE), service)
+    assert (plan.slot, plan.in_place, plan.idle, plan.record) == ("green", [], ["m1", "m2"], ["lb1"])
+    assert (plan.share, plan.steps, plan.was) == ([], [], {"release": ONE.name, "slot": "blue"})
+    # Once it has moved, the same deploy finds nothing to do.
+    moved = {
+        host: host_state(ONE, blue=hosts[host]["services"]["tumour"]["slots"]["blue"], green=slot_state(ONE, "green"))
+        for host in hosts
+    }
+    assert deploy(strategy, ONE, moved, balancer_state("green", blue=ONE, green=ONE), service).unchanged
+
+
+@pytest.mark.parametrize("changed", OTHERWISE)
+@pytest.mark.parametrize("strategy", ["basic", "rolling"])
+def test_what_serves_with_other_settings_is_replaced_in_place_where_there_is_no_room_beside(
+    strategy: Any, changed: Any
+) -> None:
+    hosts = {"m1": host_state(ONE, blue=slot_state(ONE)), "m2": host_state(ONE, blue=slot_state(ONE, **changed))}
+    plan = deploy(strategy, ONE, hosts, balancer_state(blue=ONE))
+    assert (plan.in_place, plan.idle, plan.record) == (["m2"], [], [])
+
+
+def test_a_move_to_other_settings_that_died_is_gone_on_with_or_undone() -> None:
+    old = slot_state(ONE, settings=NINE)
+    hosts = dict.fromkeys(("m1", "m2"), host_state(ONE, blue=old, green=slot_state(ONE, "green")))
+    balancers = {"lb1": balancer_state(blue=ONE), "lb2": balancer_state("green", blue=ONE, green=ONE)}
+    died = {"slot": "green", "release": ONE.name, "was": {"release": ONE.name, "slot": "blue"}}
+    on = plan_deploy(SERVICE, "blue_green", ONE, hosts, balancers, None, died)
+    assert (on.slot, on.in_place, on.idle, on.record) == ("green", [], [], ["lb1", "lb2"])
+    back = plan_back(SERVICE, "blue_green", died, True, True, hosts, balancers)
+    assert (back.slot, back.in_place, back.idle, back.record) == ("blue", [], [], ["lb1", "lb2"])
+    assert (back.stop, back.stop_slot) == (["m1", "m2"], "green")
+
+
+def test_after_a_move_to_other_settings_a_rollback_goes_to_the_release_before() -> None:
+    host = host_state(ONE, TWO, blue=slot_state(TWO, settings=NINE), green=slot_state(TWO, "green"))
+    balancers = {"lb1": balancer_state("green", history=[ONE], blue=TWO, green=TWO)}
+    plan = plan_rollback(SERVICE, None, {"m1": host, "m2": host}, balancers)
+    assert (plan.release, plan.slot, plan.idle) == (ONE, "blue", ["m1", "m2"])
 
 
 @pytest.mark.parametrize("unit", ["failed", "inactive"])
@@ -270,6 +319,13 @@ def test_a_service_that_moves_with_others_starts_beside_what_serves_even_if_noth
     hosts = dict.fromkeys(("m1", "m2"), host_state())
     plan = plan_deploy(SERVICE, "blue_green", ONE, hosts, balancers, lambda _host: "e1", beside=True)
     assert (plan.slot, plan.idle, plan.in_place, plan.was["release"]) == ("green", ["m1", "m2"], [], None)
+
+
+def test_a_service_that_serves_it_with_other_settings_moves_with_others() -> None:
+    state = host_state(ONE, blue=slot_state(ONE, settings=NINE))
+    hosts, balancers = dict.fromkeys(("m1", "m2"), state), {"lb1": balancer_state(blue=ONE)}
+    plan = plan_deploy(SERVICE, "blue_green", ONE, hosts, balancers, lambda _host: "e1", beside=True)
+    assert (plan.slot, plan.idle, plan.in_place) == ("green", ["m1", "m2"], [])
 
 
 def test_a_service_that_serves_it_already_moves_with_others_only_if_it_needs_no_mending() -> None:
