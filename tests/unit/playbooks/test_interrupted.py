@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit.plugins.states import ONE, TWO, balancer_state, host_state, slot_state
 
-DIED = {
+DIED: dict[str, Any] = {
     "id": "20260102T030400Z-00000009",
     "action": "deploy",
     "who": "bob",
@@ -70,6 +70,13 @@ def test_resume_moves_the_route_and_ends_without_the_bundle(command: Callable[..
     [route] = [step for step in run.told if step["module"] == "lb_route"]
     assert (route["services"], route["rollout"]) == ({"tumour": {"slot": "green", "release": TWO.name}}, rollout["id"])
     assert f"tumour serves {TWO.name} from green" in run.output
+
+
+def test_what_is_started_listens_where_its_host_is_reached(command: Callable[..., Any]) -> None:
+    run = command("resume", says(), modelfleet_address="fd00::1")
+    assert run.code == 0
+    binds = {step["settings"]["BIND"] for step in run.told if step["module"] == "model_slot"}
+    assert binds == {"[::]:8102"}
 
 
 @pytest.mark.parametrize("unit", ["active", "failed"], ids=["answers wrongly", "crashed"])
