@@ -158,7 +158,7 @@ def slow_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class Server:
     """``python -m model_server`` on a port of its own."""
 
-    def __init__(self, bundle: Path, folder: Path, **environment: str) -> None:
+    def __init__(self, bundle: Path, folder: Path, address: str = "127.0.0.1", **environment: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -167,7 +167,7 @@ class Server:
         settings = {
             "MODEL_BUNDLE": str(bundle),
             "MODEL_SERVICE": "slow",
-            "BIND": f"127.0.0.1:{self.port}",
+            "BIND": f"{address}:{self.port}",
             "PYTHONPATH": f"{source}:{folder / 'modules'}",
             "TMPDIR": str(folder),
             **environment,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -387,6 +388,16 @@ def test_the_log_is_json_and_has_the_requests_that_are_asked_for(
         assert (line["id"], line["traceparent"], line["method"]) == ("i", trace, "POST")
         assert line["milliseconds"] > 0
         assert (line.get("rows"), line.get("kind")) == ((1, None) if line["status"] == 200 else (None, "contract"))
+
+
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="there is no IPv6 here")
+def test_the_server_listens_on_addresses_of_both_kinds(start: Callable[..., Any], bundle: Path) -> None:
+    server = start(bundle, address="[::]")
+    for host in ("127.0.0.1", "::1"):
+        connection = http.client.HTTPConnection(host, server.port, timeout=20)
+        with contextlib.closing(connection):
+            connection.request("GET", "/v2/health/ready")
+            assert connection.getresponse().status == 200
 
 
 def test_metrics_can_have_an_address_of_their_own(start: Callable[..., Any], bundle: Path, keys: Path) -> None:

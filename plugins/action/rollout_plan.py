@@ -48,6 +48,7 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import (
     find_service,
     find_strategy,
     parse_services,
+    reached_by,
 )
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.verdicts import timed
 
@@ -67,17 +68,18 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        return work_here(self, tmp, task_vars, ARGUMENTS, _work)
+        hostvars = (task_vars or {}).get("hostvars", {})
+
+        def work(arguments: dict[str, Any], groups: Groups) -> dict[str, Any]:
+            return {"plan": _plan(arguments, groups, hostvars)}
+
+        return work_here(self, tmp, task_vars, ARGUMENTS, work)
 
 
-def _work(arguments: dict[str, Any], groups: Groups) -> dict[str, Any]:
-    return {"plan": _plan(arguments, groups)}
-
-
-def _plan(arguments: dict[str, Any], groups: Groups) -> dict[str, Any]:
+def _plan(arguments: dict[str, Any], groups: Groups, hostvars: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     request, hosts, balancers = arguments["request"], arguments["hosts"], arguments["balancers"]
     services = parse_services(arguments["services"], groups)
-    wanted = [find_service(services, name) for name in request["services"]]
+    wanted = [reached_by(find_service(services, name), hostvars) for name in request["services"]]
     check_reached(request["balancers"], balancers)
     if request["action"] == "retire":
         for service in wanted:

@@ -71,6 +71,7 @@ plan:
     slot: green
     stage: [model1, model2]
     in_place: []
+    put_back: {}
     idle: [model1, model2]
     record: [lb1]
     stop: []

@@ -58,7 +58,8 @@ class Plan:
 
     ``stage``: hosts that lack the release or its environment. ``pinned``: releases that they must not let go for it.
     ``in_place``: hosts of the active slot to restart, in
-    ``batches``. ``idle``: hosts of the other slot to start before the balancers move. ``running``: hosts of
+    ``batches``; ``put_back``: what each of them runs again if the release fails there, its release, settings and
+    limits. ``idle``: hosts of the other slot to start before the balancers move. ``running``: hosts of
     ``slot`` that run the release already. ``unready``: hosts of the slot
     that a run that was cut short left out of rotation. ``unshare``: balancers on which a canary must end before
     anything is restarted. ``share``: those on which this one goes through ``steps``; it had ``reached`` a share when it
@@ -79,6 +80,7 @@ class Plan:
     wheels: list[dict[str, str]] = field(default_factory=list)
     in_place: list[str] = field(default_factory=list)
     batches: list[int | str] = field(default_factory=lambda: ["100%"])
+    put_back: dict[str, dict[str, Any]] = field(default_factory=dict)
     idle: list[str] = field(default_factory=list)
     running: list[str] = field(default_factory=list)
     unready: list[str] = field(default_factory=list)
@@ -203,9 +205,13 @@ def plan_deploy(
         active = active_slot(service, balancers)
         _check_recorded(service, active, balancers)
         serving = _recorded(service, active, balancers)
-        # A first deploy has nothing to protect, and one of what serves already only mends: both stay in the active
-        # slot.
-        in_place = strategy in ("basic", "rolling") or serving == release.name or (serving is None and not beside)
+        # A first deploy has nothing to protect, and one of what serves already as it is to only mends: both stay in the
+        # active slot.
+        in_place = (
+            strategy in ("basic", "rolling")
+            or (serving is None and not beside)
+            or (serving == release.name and not _serves_otherwise(service, active, release, env_of, hosts, balancers))
+        )
         slot = active if in_place else other(active)
     if env_of is None:
         envs = _envs_held(service, release, slot, hosts)
@@ -226,7 +232,8 @@ def plan_deploy(
             f"{service.name}: expected {release.name}, which serves already, as it was deployed, found it otherwise on "
             f"{', '.join(plan.in_place)}: deploy it alone first"
         )
-    if strategy == "canary" and service.canary and not in_place:
+    # Users of a canary get another release: one that only differs in its settings has nothing to be judged by.
+    if strategy == "canary" and service.canary and not in_place and serving != release.name:
         plan = _gradually(plan, service, release, balancers, service.canary)
     if died:
         # One that died in the midst of a move left what only the balancer itself can compare and put right.
@@ -234,7 +241,57 @@ def plan_deploy(
     if plan.record and not (in_place or plan.reached or _has_moved(service, slot, balancers)):
         # A release that waits there, warm, passed its gates beside another one, or with other requests to replay.
         plan = replace(plan, idle=list(service.slot_hosts[slot]))
-    return plan
+    return replace(plan, put_back=_put_back(service, plan, serving, hosts))
+
+
+def _serves_otherwise(
+    service: Service,
+    slot: Slot,
+    release: Release,
+    env_of: Callable[[HostState], str] | None,
+    hosts: Mapping[str, HostState],
+    balancers: Mapping[str, BalancerState],
+) -> bool:
+    """Whether a host that gets requests runs the release with other settings or limits, or in another environment."""
+    settings, limits = service.settings(slot), service.limits()
+    envs = {
+        host: env_of(hosts[host]) if env_of else str(_release_on(service, release.name, hosts[host]).get("env"))
+        for host in service.slot_hosts[slot]
+    }
+    return any(
+        _in_rotation(service, slot, host, balancers)
+        and _runs(service, slot, release.name, hosts[host])
+        and not _as_wanted(service, slot, release, env, settings, limits, hosts[host])
+        for host, env in envs.items()
+    )
+
+
+def _put_back(
+    service: Service, plan: Plan, before: str | None, hosts: Mapping[str, HostState]
+) -> dict[str, dict[str, Any]]:
+    """What hosts that are replaced in place run again if the release fails there. One without it stays out of rotation.
+
+    What a host in rotation runs is that. What another one runs may be what a rollout left there, of whose gates nobody
+    knows: so that is ``before``, the release that served before the rollout, with the settings that hosts in rotation
+    run it with, or else those of now. Where there is no other release ``before`` it is nothing.
+    """
+    states = {host: _slot_state(service, plan.slot, hosts[host]) for host in service.slot_hosts[plan.slot]}
+    running = {
+        host: {key: state[key] for key in ("release", "settings", "limits")}
+        for host, state in states.items()
+        if state.get("unit") == "active"
+    }
+    again = {host: found for host, found in running.items() if host not in plan.unready}
+    if plan.release and before not in (None, plan.release.name):
+        anew: dict[str, Any] = {"release": before, "settings": plan.settings, "limits": plan.limits}
+        served = next((found for found in again.values() if found["release"] == before), anew)
+        settings = {key: value for key, value in served["settings"].items() if key not in _DERIVED}
+        for host in plan.in_place:
+            if running.get(host, {}).get("release") == before:
+                again[host] = running[host]
+            elif host not in again and _staged(service, Release(str(before), "", ""), None, hosts[host]):
+                again[host] = {**served, "settings": settings}
+    return {host: again[host] for host in plan.in_place if host in again}
 
 
 def _gradually(
@@ -307,13 +364,15 @@ def plan_back(
         for host in (plan.in_place or plan.idle)
         if host in plan.unready or not _runs(service, slot, to, hosts[host])
     ]
-    return replace(
+    plan = replace(
         plan,
         in_place=start if in_place else [],
         idle=[] if in_place else start,
         record=list(balancers),
         stop=stop if stop_left and not in_place else plan.stop,
     )
+    # What was before is what it goes back to: there is nothing else that is known to have passed its gates.
+    return replace(plan, put_back=_put_back(service, plan, None, hosts))
 
 
 def plan_rollback(

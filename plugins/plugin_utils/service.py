@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from itertools import product
 from pathlib import Path
@@ -77,7 +77,8 @@ class Service:
     Times are in seconds, ``max_body_bytes`` in bytes, ``memory_max`` as systemd writes it (``1G``). ``slot_hosts``
     names the hosts of each slot: the same hosts twice, or two host groups. ``capture_share`` is the share of requests
     that are kept, 0 to 1. ``gates`` is the complete policy. The gates
-    of the services that it ``requires`` come before its own, and it is watched for ``watch`` once it serves.
+    of the services that it ``requires`` come before its own, and it is watched for ``watch`` once it serves. Its slots
+    listen on ``listens_on``, every IPv4 address of a host, or ``[::]``, every address of either kind.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Service:
     hooks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
     watch: int = 0
+    listens_on: str = "0.0.0.0"
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -140,7 +142,7 @@ class Service:
         settings = {
             **self.environment,
             "ACCESS_LOG": self.access_log,
-            "BIND": f"0.0.0.0:{self.port_of(slot)}",
+            "BIND": f"{self.listens_on}:{self.port_of(slot)}",
             "GRACEFUL_TIMEOUT": str(self.drain_timeout),
             "MAX_BODY_BYTES": str(self.max_body_bytes),
             "MAX_ROWS": str(self.max_rows),
@@ -151,7 +153,7 @@ class Service:
             "WORKERS": str(self.workers),
         }
         if self.metrics_port is not None:
-            settings["METRICS_BIND"] = f"0.0.0.0:{self.ports_of(slot)[1]}"
+            settings["METRICS_BIND"] = f"{self.listens_on}:{self.ports_of(slot)[1]}"
         if self.capture_share:
             settings["CAPTURE_SHARE"] = f"{self.capture_share:g}"
             settings["CAPTURE_MAX_BYTES"] = str(self.capture_max_bytes)
@@ -442,6 +444,21 @@ def address_of(host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> str:
     """The address under which machines of the fleet reach ``host``."""
     found = hostvars[host]
     return str(found.get("modelfleet_address") or found.get("ansible_host") or host)
+
+
+def reached_by(service: Service, hostvars: Mapping[str, Mapping[str, Any]]) -> Service:
+    """The service as it listens on hosts with these variables: where one has an IPv6 address, on all of both kinds."""
+    known = [host for host in service.hosts if host in hostvars]
+    return (
+        replace(service, listens_on="[::]") if any(_is_ipv6(address_of(host, hostvars)) for host in known) else service
+    )
+
+
+def _is_ipv6(address: str) -> bool:
+    try:
+        return ip_address(address).version == 6
+    except ValueError:
+        return False
 
 
 def resolve_address(host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:

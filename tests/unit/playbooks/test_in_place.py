@@ -9,15 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.rollout import plan_deploy
 
 from tests.unit.playbooks.conftest import POLICY, golden
+from tests.unit.plugins.states import ONE, SERVICE, TWO, balancer_state, host_state, slot_state
 
+BEFORE = {"release": "1-aaaaaaaaaaaa", "settings": {}, "limits": {}}
 PLAN = {
     "service": "tumour",
     "slot": "blue",
     "release": {"name": "2-bbbbbbbbbbbb", "version": "2", "digest": "b" * 64},
     "in_place": ["m1", "m2"],
     "batches": ["100%"],
+    "put_back": {"m1": BEFORE, "m2": BEFORE},
     "settings": {},
     "limits": {},
     "baseline_slot": "",
@@ -31,8 +35,7 @@ REQUEST = {
     "overrides": [],
     "max_fail_percentage": 0,
 }
-BEFORE = {"release": "1-aaaaaaaaaaaa", "settings": {}, "limits": {}, "unit": "active"}
-VARIABLES = {"host_state": {"model_host": {"services": {"tumour": {"slots": {"blue": BEFORE}}}}}}
+JOURNAL: dict[str, Any] = {"begin": ["lb1"], "rollout": {"id": "20260102T030405Z-0a1b2c3d"}}
 BOTH = ["tumour_blue/m1", "tumour_blue/m2"]
 
 
@@ -40,9 +43,9 @@ BOTH = ["tumour_blue/m1", "tumour_blue/m2"]
 def replace(play: Callable[..., Any]) -> Callable[..., Any]:
     """Replace the blue slot of two hosts in one batch."""
 
-    def run(balancers: Sequence[str] = ("lb1",), **options: Any) -> Any:
+    def run(balancers: Sequence[str] = ("lb1",), plan: Mapping[str, Any] | None = None, **options: Any) -> Any:
         request = {**REQUEST, "balancers": list(balancers)}
-        return play("in_place", request, PLAN, variables=VARIABLES, **options)
+        return play("in_place", request, {**PLAN, **(plan or {})}, **options)
 
     return run
 
@@ -106,12 +109,94 @@ def test_a_balancer_that_is_gone_is_no_reason_to_restart_or_to_leave_servers_out
 
 
 def test_the_batch_is_a_step_and_its_failure_the_end(play: Callable[..., Any]) -> None:
-    journal = {"begin": ["lb1"], "rollout": {"id": "20260102T030405Z-0a1b2c3d"}}
     request = {**REQUEST, "balancers": ["lb1"]}
-    run = play("in_place", request, {**PLAN, **journal}, variables=VARIABLES, failing={"model_probe": "gate golden"})
+    run = play("in_place", request, {**PLAN, **JOURNAL}, failing={"model_probe": "gate golden"})
     told = [step for step in run.told if step["module"] in ("lb_server", "lb_rollout")]
     assert [step["state"] for step in told] == ["maint", "ready", "ended"]
     # Bringing back what failed is not the end of the step: the end of the rollout says that it failed.
-    name = journal["rollout"]["id"]
+    name = JOURNAL["rollout"]["id"]
     assert [step.get("rollout") or step.get("id") for step in told] == [name, None, name]
     assert (told[-1]["verdict"], told[-1]["reason"]) == ("failed", "gate golden")
+
+
+def states(run: Any) -> list[str]:
+    """What slots were told: the release that they are to run, or that they are to stop."""
+    return [step.get("release") or step["state"] for step in run.told if step["module"] == "model_slot"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "failing", "back", "told", "why"),
+    [
+        (
+            {"put_back": {"m2": BEFORE}},
+            {},
+            [("ready", ["tumour_blue/m2"])],
+            [ONE.name, "stopped"],
+            "expected a release that served there to run again, found none",
+        ),
+        (
+            {"put_back": {}},
+            {},
+            [],
+            ["stopped"] * 2,
+            "expected a release that served there to run again, found none",
+        ),
+        (
+            {},
+            {"model_slot-started": "it crashed"},
+            [],
+            [ONE.name] * 2,
+            f"expected {ONE.name} to run again, found it crashed",
+        ),
+    ],
+    ids=["nothing before on one", "nothing before", "what was before does not start"],
+)
+def test_what_runs_nothing_from_before_stays_out_of_rotation(
+    replace: Callable[..., Any],
+    plan: Mapping[str, Any],
+    failing: Mapping[str, str],
+    back: list[Any],
+    told: list[str],
+    why: str,
+) -> None:
+    failing = {"model_probe": "gate golden", **failing}
+    run = replace(plan={**JOURNAL, **plan}, failing=failing)
+    print(run.output)
+    assert run.code != 0
+    assert (rotation(run), sorted(states(run)[2:])) == ([("maint", BOTH), *back], sorted(told))
+    assert f"; it stays out of rotation: {why}" in " ".join(run.output.split())
+    assert "out of rotation: m1" in next(step["reason"] for step in run.told if step.get("state") == "ended")
+
+
+BAD = slot_state(TWO)
+CRASHED = slot_state(TWO, unit="failed", started=None, ready=False)
+
+
+@pytest.mark.parametrize("env_of", [lambda _host: "e1", None], ids=["the same deploy again", "resume"])
+@pytest.mark.parametrize("found", [BAD, CRASHED], ids=["answers wrongly", "crashed"])
+@pytest.mark.parametrize("strategy", ["basic", "rolling"])
+def test_what_a_rollout_that_died_left_on_a_host_is_not_what_is_put_back(
+    play: Callable[..., Any], strategy: Any, found: Any, env_of: Any
+) -> None:
+    out = ["m1", "m2"] if strategy == "basic" else ["m1"]
+    balancer = balancer_state(blue=ONE, admin={("blue", host): "maint" for host in out})
+    hosts = {
+        host: host_state(ONE, TWO, blue=found if host in out else slot_state(ONE))
+        for host in SERVICE.slot_hosts["blue"]
+    }
+    died = {"slot": "blue", "was": {"release": ONE.name, "slot": "blue"}}
+    plan = plan_deploy(SERVICE, strategy, TWO, hosts, {"lb1": balancer}, env_of, died)
+    request = {**REQUEST, "balancers": ["lb1"]}
+    run = play("in_place", request, {**plan.as_dict(), **JOURNAL}, failing={"model_probe": "gate golden"})
+    servers = [f"tumour_blue/{host}" for host in out]
+    assert run.code != 0
+    assert rotation(run) == [("maint", servers), ("ready", servers)]
+    assert states(run) == [TWO.name] * len(out) + [ONE.name] * len(out)
+    assert [step["verdict"] for step in run.told if step.get("state") == "ended"] == ["failed"]
+
+
+def test_a_host_that_is_gone_while_it_is_put_back_stays_out_of_rotation(replace: Callable[..., Any]) -> None:
+    run = replace(gone=["m2"], failing={"lb_server-maint": "1 in flight"})
+    assert run.code != 0
+    assert rotation(run) == [("maint", BOTH), ("ready", ["tumour_blue/m1"])]
+    assert f"it stays out of rotation: expected {ONE.name} to run again, found the host unreachable" in run.output

@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit.plugins.states import ONE, TWO, balancer_state, host_state, slot_state
 
-DIED = {
+DIED: dict[str, Any] = {
     "id": "20260102T030400Z-00000009",
     "action": "deploy",
     "who": "bob",
@@ -70,6 +70,35 @@ def test_resume_moves_the_route_and_ends_without_the_bundle(command: Callable[..
     [route] = [step for step in run.told if step["module"] == "lb_route"]
     assert (route["services"], route["rollout"]) == ({"tumour": {"slot": "green", "release": TWO.name}}, rollout["id"])
     assert f"tumour serves {TWO.name} from green" in run.output
+
+
+def test_what_is_started_listens_where_its_host_is_reached(command: Callable[..., Any]) -> None:
+    run = command("resume", says(), modelfleet_address="fd00::1")
+    assert run.code == 0
+    binds = {step["settings"]["BIND"] for step in run.told if step["module"] == "model_slot"}
+    assert binds == {"[::]:8102"}
+
+
+@pytest.mark.parametrize("unit", ["active", "failed"], ids=["answers wrongly", "crashed"])
+@pytest.mark.parametrize(("strategy", "out"), [("rolling", ["m1"]), ("basic", ["m1", "m2"])])
+def test_resume_in_place_puts_back_what_served_before_the_rollout_that_died(
+    command: Callable[..., Any], tmp_path: Path, strategy: str, out: list[str], unit: str
+) -> None:
+    (tmp_path / "model_probe").write_text("gate golden: expected the answers to 20 golden rows, found row 0")
+    left = slot_state(TWO, unit=unit, ready=unit == "active")
+    balancer = balancer_state(blue=ONE, admin={("blue", host): "maint" for host in out})
+    meant = {**DIED["services"]["tumour"], "slot": "blue"}
+    died = {**DIED, "strategy": strategy, "services": {"tumour": meant}}
+    balancer["services"]["tumour"] |= {"rollout": died, "revision": "r1"}
+    host = host_state(ONE, TWO, blue=left)
+    run = command("resume", {"lb_info": {"load_balancer": balancer}, "model_info": {"model_host": host}})
+    replaced = steps(run)
+    assert run.code != 0
+    assert replaced[1] == ("lb_server", "maint")
+    assert replaced[-2:] == [("lb_server", "ready"), ("lb_rollout", "ended")]
+    batch = len(next(step["servers"] for step in run.told if step["module"] == "lb_server"))
+    slots = [(step.get("release"), step.get("state")) for step in run.told if step["module"] == "model_slot"]
+    assert slots == [(TWO.name, None)] * batch + [(ONE.name, "started")] * batch
 
 
 def test_rollback_stops_what_was_started_and_ends(command: Callable[..., Any]) -> None:

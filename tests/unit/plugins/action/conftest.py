@@ -24,6 +24,7 @@ def act_here() -> Callable[..., dict[str, Any]]:
         check_mode: bool = False,
         inventory: Path | None = None,
         limit: str | None = None,
+        hostvars: Mapping[str, Mapping[str, Any]] | None = None,
         **arguments: Any,
     ) -> dict[str, Any]:
         action = object.__new__(plugin.ActionModule)
@@ -31,7 +32,12 @@ def act_here() -> Callable[..., dict[str, Any]]:
         # It has no host to talk to: anything but the shell's folder is an AttributeError.
         action._connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="/unused"))
         sources = [str(inventory)] if inventory else []
-        task_vars = {"groups": groups or {}, "ansible_limit": limit, "ansible_inventory_sources": sources}
+        task_vars = {
+            "groups": groups or {},
+            "hostvars": hostvars or {},
+            "ansible_limit": limit,
+            "ansible_inventory_sources": sources,
+        }
         result: dict[str, Any] = action.run(task_vars=task_vars)
         return result
 

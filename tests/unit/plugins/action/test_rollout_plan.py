@@ -79,6 +79,12 @@ def test_a_deploy_names_the_hosts_of_each_step(plan: Callable[..., Any], check_m
     assert steps["release"]["name"] == TWO.name
 
 
+def test_slots_listen_on_addresses_of_both_kinds_where_a_host_has_one_of_ipv6(plan: Callable[..., Any]) -> None:
+    hostvars = {"m1": {"ansible_host": "10.0.0.1"}, "m2": {"modelfleet_address": "fd00::2"}}
+    for given, bind in (({}, "0.0.0.0:8102"), ({"hostvars": hostvars}, "[::]:8102")):
+        assert plan("deploy", **given)["plan"]["settings"]["BIND"] == bind
+
+
 def test_the_environment_is_named_for_the_lock_the_server_and_the_hosts_python(plan: Callable[..., Any]) -> None:
     name = env_name("flask==3.1.3\n", "c" * 64, "cp311", "x86_64")
     steps = plan("deploy")["plan"]

@@ -64,6 +64,70 @@ def test_rolling_restarts_the_active_slot_in_batches() -> None:
     assert plan.was == {"release": ONE.name, "slot": "blue"}
 
 
+def again(release: Release, **changed: Any) -> dict[str, Any]:
+    """What a host runs again that ran ``release`` in the slot blue."""
+    return {key: slot_state(release, **changed)[key] for key in ("release", "settings", "limits")}
+
+
+NINE = {**SERVICE.settings("blue"), "WORKERS": "9"}
+BLUE = {"release": ONE.name, "settings": SERVICE.settings("blue"), "limits": SERVICE.limits()}
+NOT_RUNNING = {"unit": "failed", "started": None, "ready": False}
+
+
+@pytest.mark.parametrize(
+    ("left", "beside", "back"),
+    [
+        (slot_state(ONE), slot_state(ONE), again(ONE)),
+        (slot_state(TWO), slot_state(ONE), BLUE),
+        (slot_state(TWO, **NOT_RUNNING), slot_state(ONE), BLUE),
+        (slot_state(ONE, **NOT_RUNNING), slot_state(ONE), BLUE),
+        (slot_state(TWO), slot_state(ONE, settings=NINE), {**BLUE, "settings": NINE}),
+        (slot_state(THREE), slot_state(ONE), BLUE),
+        (None, slot_state(ONE), BLUE),
+    ],
+    ids=["not begun", "left running", "crashed", "stopped", "settings of the others", "of another rollout", "no slot"],
+)
+@pytest.mark.parametrize("died", [True, False])
+def test_a_host_out_of_rotation_is_put_back_on_what_served_before(
+    left: Any, beside: Any, back: Any, died: bool
+) -> None:
+    hosts = {"m1": host_state(ONE, TWO, blue=left), "m2": host_state(ONE, TWO, blue=beside)}
+    balancer = balancer_state(blue=ONE, admin={("blue", "m1"): "maint"})
+    meant = {"slot": "blue", "was": {"release": ONE.name, "slot": "blue"}} if died else None
+    plan = plan_deploy(SERVICE, "rolling", TWO, hosts, {"lb1": balancer}, env_of, meant)
+    own = {key: beside[key] for key in ("release", "settings", "limits")}
+    assert (plan.in_place, plan.put_back) == (["m1", "m2"], {"m1": back, "m2": own})
+
+
+@pytest.mark.parametrize(
+    ("hosts", "serving"),
+    [(host_state(TWO, blue=slot_state(TWO)), ONE), (host_state(ONE, blue=slot_state(ONE, ready=False)), None)],
+    ids=["what served is not there any more", "nothing served"],
+)
+def test_a_host_out_of_rotation_without_what_served_before_is_put_back_on_nothing(hosts: Any, serving: Any) -> None:
+    balancer = balancer_state(
+        **({"blue": serving} if serving else {}), admin={("blue", "m1"): "maint", ("blue", "m2"): "maint"}
+    )
+    assert deploy("rolling", TWO, hosts, balancer).put_back == {}
+
+
+def test_other_settings_that_a_rollout_left_out_of_rotation_are_not_put_back() -> None:
+    hosts = {
+        "m1": host_state(ONE, blue=slot_state(ONE)),
+        "m2": host_state(ONE, blue=slot_state(ONE, settings=NINE)),
+    }
+    plan = deploy("rolling", ONE, hosts, balancer_state(blue=ONE, admin={("blue", "m1"): "maint"}))
+    assert (plan.in_place, plan.put_back) == (["m1", "m2"], {"m2": again(ONE, settings=NINE)})
+
+
+def test_what_is_undone_in_place_is_not_put_back_on_what_was_left_out_of_rotation() -> None:
+    hosts = {host: host_state(ONE, TWO, blue=slot_state(TWO)) for host in ("m1", "m2")}
+    balancers = {"lb1": balancer_state(blue=ONE, admin={("blue", "m1"): "maint"})}
+    died = {"slot": "blue", "release": TWO.name, "was": {"release": ONE.name, "slot": "blue"}}
+    plan = plan_back(SERVICE, "rolling", died, True, True, hosts, balancers)
+    assert (plan.in_place, plan.put_back) == (["m1", "m2"], {"m2": again(TWO)})
+
+
 def test_basic_restarts_all_hosts_in_one_batch() -> None:
     assert deploy("basic", TWO, host_state(ONE, blue=slot_state(ONE)), balancer_state(blue=ONE)).batches == ["100%"]
 
@@ -156,17 +220,66 @@ def test_blue_green_over_host_groups_stages_the_idle_group_alone() -> None:
     [
         {"ready": False},
         {"started": None},
-        {"started": {"release": ONE.name, "env": "other"}},
         {"started": {"release": TWO.name, "env": "e1"}},
-        {"limits": {"MemoryMax": "2G", "TasksMax": "256"}},
-        {"settings": {**SERVICE.settings("blue"), "WORKERS": "9"}},
-        {"settings": {**SERVICE.settings("blue"), "REMOVED": "1"}},
     ],
 )
-def test_a_host_that_is_not_as_wanted_is_mended_in_place(changed: dict[str, Any]) -> None:
+def test_a_host_that_does_not_run_what_serves_is_mended_in_place(changed: dict[str, Any]) -> None:
     hosts = {"m1": host_state(ONE, blue=slot_state(ONE)), "m2": host_state(ONE, blue=slot_state(ONE, **changed))}
     plan = deploy("blue_green", ONE, hosts, balancer_state(blue=ONE))
     assert (plan.in_place, plan.stage, plan.record) == (["m2"], [], [])
+
+
+OTHERWISE: list[dict[str, Any]] = [
+    {"started": {"release": ONE.name, "env": "other"}},
+    {"limits": {"MemoryMax": "2G", "TasksMax": "256"}},
+    {"settings": {**SERVICE.settings("blue"), "WORKERS": "9"}},
+    {"settings": {**SERVICE.settings("blue"), "REMOVED": "1"}},
+]
+
+
+@pytest.mark.parametrize("changed", OTHERWISE)
+@pytest.mark.parametrize("strategy", ["blue_green", "canary"])
+def test_what_serves_with_other_settings_starts_beside_and_the_requests_move(strategy: Any, changed: Any) -> None:
+    service = CANARY if strategy == "canary" else SERVICE
+    hosts = {"m1": host_state(ONE, blue=slot_state(ONE)), "m2": host_state(ONE, blue=slot_state(ONE, **changed))}
+    plan = deploy(strategy, ONE, hosts, balancer_state(blue=ONE), service)
+    assert (plan.slot, plan.in_place, plan.idle, plan.record) == ("green", [], ["m1", "m2"], ["lb1"])
+    assert (plan.share, plan.steps, plan.was) == ([], [], {"release": ONE.name, "slot": "blue"})
+    # Once it has moved, the same deploy finds nothing to do.
+    moved = {
+        host: host_state(ONE, blue=hosts[host]["services"]["tumour"]["slots"]["blue"], green=slot_state(ONE, "green"))
+        for host in hosts
+    }
+    assert deploy(strategy, ONE, moved, balancer_state("green", blue=ONE, green=ONE), service).unchanged
+
+
+@pytest.mark.parametrize("changed", OTHERWISE)
+@pytest.mark.parametrize("strategy", ["basic", "rolling"])
+def test_what_serves_with_other_settings_is_replaced_in_place_where_there_is_no_room_beside(
+    strategy: Any, changed: Any
+) -> None:
+    hosts = {"m1": host_state(ONE, blue=slot_state(ONE)), "m2": host_state(ONE, blue=slot_state(ONE, **changed))}
+    plan = deploy(strategy, ONE, hosts, balancer_state(blue=ONE))
+    assert (plan.in_place, plan.idle, plan.record) == (["m2"], [], [])
+
+
+def test_a_move_to_other_settings_that_died_is_gone_on_with_or_undone() -> None:
+    old = slot_state(ONE, settings=NINE)
+    hosts = dict.fromkeys(("m1", "m2"), host_state(ONE, blue=old, green=slot_state(ONE, "green")))
+    balancers = {"lb1": balancer_state(blue=ONE), "lb2": balancer_state("green", blue=ONE, green=ONE)}
+    died = {"slot": "green", "release": ONE.name, "was": {"release": ONE.name, "slot": "blue"}}
+    on = plan_deploy(SERVICE, "blue_green", ONE, hosts, balancers, None, died)
+    assert (on.slot, on.in_place, on.idle, on.record) == ("green", [], [], ["lb1", "lb2"])
+    back = plan_back(SERVICE, "blue_green", died, True, True, hosts, balancers)
+    assert (back.slot, back.in_place, back.idle, back.record) == ("blue", [], [], ["lb1", "lb2"])
+    assert (back.stop, back.stop_slot) == (["m1", "m2"], "green")
+
+
+def test_after_a_move_to_other_settings_a_rollback_goes_to_the_release_before() -> None:
+    host = host_state(ONE, TWO, blue=slot_state(TWO, settings=NINE), green=slot_state(TWO, "green"))
+    balancers = {"lb1": balancer_state("green", history=[ONE], blue=TWO, green=TWO)}
+    plan = plan_rollback(SERVICE, None, {"m1": host, "m2": host}, balancers)
+    assert (plan.release, plan.slot, plan.idle) == (ONE, "blue", ["m1", "m2"])
 
 
 @pytest.mark.parametrize("unit", ["failed", "inactive"])
@@ -206,6 +319,13 @@ def test_a_service_that_moves_with_others_starts_beside_what_serves_even_if_noth
     hosts = dict.fromkeys(("m1", "m2"), host_state())
     plan = plan_deploy(SERVICE, "blue_green", ONE, hosts, balancers, lambda _host: "e1", beside=True)
     assert (plan.slot, plan.idle, plan.in_place, plan.was["release"]) == ("green", ["m1", "m2"], [], None)
+
+
+def test_a_service_that_serves_it_with_other_settings_moves_with_others() -> None:
+    state = host_state(ONE, blue=slot_state(ONE, settings=NINE))
+    hosts, balancers = dict.fromkeys(("m1", "m2"), state), {"lb1": balancer_state(blue=ONE)}
+    plan = plan_deploy(SERVICE, "blue_green", ONE, hosts, balancers, lambda _host: "e1", beside=True)
+    assert (plan.slot, plan.idle, plan.in_place) == ("green", ["m1", "m2"], [])
 
 
 def test_a_service_that_serves_it_already_moves_with_others_only_if_it_needs_no_mending() -> None:

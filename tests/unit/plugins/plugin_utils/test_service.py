@@ -13,6 +13,7 @@ from ansible_collections.modelfleet.onprem.plugins.plugin_utils.service import (
     find_strategy,
     order_services,
     parse_services,
+    reached_by,
 )
 
 GROUPS = {"model_hosts": ["m1", "m2"], "left": ["m1"], "right": ["m2"], "empty": []}
@@ -193,6 +194,23 @@ def test_a_service_has_two_pools_with_the_addresses_of_its_hosts() -> None:
         "max_in_flight": 24,
     }
     assert [server["port"] for server in green["servers"]] == [8102, 8102]
+
+
+@pytest.mark.parametrize(
+    ("variables", "listens_on"),
+    [
+        ({"ansible_host": "10.0.0.2"}, "0.0.0.0"),
+        ({"ansible_host": "fd00::2"}, "[::]"),
+        ({"ansible_host": "fd00::2", "modelfleet_address": "10.0.0.2"}, "0.0.0.0"),
+        ({"modelfleet_address": "fe80::2%eth0"}, "[::]"),
+        ({"modelfleet_address": "host2.example"}, "0.0.0.0"),
+        ({}, "0.0.0.0"),
+    ],
+)
+def test_a_service_listens_where_its_hosts_are_reached(variables: Any, listens_on: str) -> None:
+    service = parse_services({"tumour": {"port": 8101, "metrics_port": 9101}}, GROUPS)["tumour"]
+    found = reached_by(service, {"m1": {"ansible_host": "10.0.0.1"}, "m2": variables}).settings("green")
+    assert (found["BIND"], found["METRICS_BIND"]) == (f"{listens_on}:8102", f"{listens_on}:9102")
 
 
 def several(**requires: list[str]) -> Any:
