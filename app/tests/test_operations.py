@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import importlib.metadata
 import json
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
+from model_server.bundle.build import write
+from model_server.bundle.contract import Contract, Input, Output, encode_contract
 from model_server.scoring.load import load
 from model_server.scoring.scorer import Scorer
 from model_server.web.app import create_app
@@ -274,6 +278,77 @@ def test_mixed_columns_are_captured_as_json_has_them(
     for row in rows:
         del row["city"]
     assert [dict(zip(line["columns"], row, strict=True)) for row in line["instances"]] == rows
+
+
+ECHO = """
+import numpy as np
+
+class Echo:
+    def predict(self, frame):
+        return np.array(["; ".join(map(repr, row)) for row in frame.itertuples(index=False)])
+"""
+
+NUMBERS = [
+    (Input("flag", "bool"), True, False),
+    (Input("small", "int8"), -128, 127),
+    (Input("whole", "int64"), 3, -(1 << 52)),
+    (Input("single", "float32"), 0.1, 3e38),
+    (Input("double", "float64", nullable=True), 0.1, None),
+]
+LARGE = [(Input("large", "uint64"), (1 << 64) - 1, 0)]
+OTHERS = [
+    (Input("maybe", "bool", nullable=True), True, None),
+    (Input("text", "string", nullable=True), "Köln", None),
+    (Input("grade", "category", nullable=True, categories=("low", "high"), ordered=True), "high", None),
+    (Input("size", "category", categories=(1, 2)), 1, 2),
+    *(
+        (Input(unit, f"datetime64[{unit}]", nullable=True), "2026-05-31T18:30:01", None)
+        for unit in ("s", "ms", "us", "ns")
+    ),
+    (Input("fine", "datetime64[ns]"), "2026-05-31T18:30:01.000001", "2200-01-01"),
+]
+
+
+@pytest.mark.parametrize("redacts", [False, True])
+@pytest.mark.parametrize("kinds", [NUMBERS[1:], NUMBERS, NUMBERS + LARGE, NUMBERS + LARGE + OTHERS])
+def test_every_kind_of_column_is_captured_as_a_body_that_is_answered_alike(
+    start: Callable[..., Any], tmp_path: Path, kinds: list[tuple[Input, Any, Any]], redacts: bool
+) -> None:
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "echo_model.py").write_text(ECHO)
+    contract = Contract(True, tuple(column for column, *_values in kinds), (Output("predictions", "string", (-1,)),))
+    pins = (f"{name}=={importlib.metadata.version(name)}\n" for name in ("numpy", "pandas"))
+    files = {
+        "model.pkl": b"cecho_model\nEcho\n)\x81.",
+        "contract.json": json.dumps(encode_contract(contract)).encode(),
+        "golden.json": b"{}",
+        "requirements.lock": "".join(pins).encode(),
+    }
+    write(tmp_path / "echo", files, name="echo", version="1", model_format="pickle", model_path="model.pkl")
+    rows = [list(row) for row in zip(*(values for _column, *values in kinds), strict=True)]
+    redacted = {"CAPTURE_REDACT": kinds[0][0].name} if redacts else {}
+    folder = tmp_path / "captured"
+    server = start(tmp_path / "echo", WORKERS="1", CAPTURE_DIR=str(folder), CAPTURE_SHARE="1", **redacted)
+    with server.connection() as connection:
+
+        def predicted(instances: list[list[Any]]) -> Any:
+            body = json.dumps({"instances": instances})
+            connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            found = json.loads(answer.read())
+            assert answer.status == 200, found
+            return found
+
+        first = predicted(rows)
+        deadline = time.monotonic() + 10
+        while not captured(folder) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        (line,) = captured(folder)
+        assert line["outputs"] == first
+        if redacts:
+            line["instances"] = [[rows[number][0], *row] for number, row in enumerate(line["instances"])]
+        assert predicted(line["instances"]) == first
 
 
 def test_a_share_is_captured_and_redacted_columns_are_not(scorer: Scorer, tmp_path: Path) -> None:
