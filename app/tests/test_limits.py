@@ -273,11 +273,13 @@ def test_a_large_one_for_a_compiled_model_too(start: Start, bundle: Path) -> Non
 
 def test_a_model_that_wants_to_end_the_process_ends_its_request_alone(start: Start, slow_bundle: Path) -> None:
     server = start(slow_bundle, WORKERS="1", THREADS="1")
-    status, _headers, found = ask(server, request(seconds(999)))
+    status, headers, found = ask(server, request(seconds(999)))
     assert (status, found["type"]) == (500, "urn:modelfleet:problem:server")
     status, _headers, found = ask(server, request(json.dumps({"instances": [[999]]}).encode(), path="/invocations"))
     assert (status, found["error_code"]) == (500, "INTERNAL_ERROR")
     assert ask(server, request())[0] == 200
     log = server.log.read_text()
-    assert "a request failed: SystemExit" in log
+    logged = [json.loads(line) for line in log.splitlines()]
+    failed = [line["id"] for line in logged if line["event"] == "a request failed: SystemExit"]
+    assert (len(failed), failed[0]) == (2, headers["x-request-id"])
     assert "999 reasons" not in log

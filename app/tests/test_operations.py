@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -29,10 +30,12 @@ from sklearn.tree import DecisionTreeClassifier
 from model_server.bundle.build import write
 from model_server.bundle.contract import Contract, Input, Output, encode_contract
 from model_server.scoring.load import load
-from model_server.scoring.scorer import Scorer
+from model_server.scoring.scorer import Scored, Scorer
+from model_server.scoring.table import Request, column_array
 from model_server.web.app import create_app
 from model_server.web.capture import Capture
 from model_server.web.keys import read_keys
+from model_server.web.logs import JsonFormatter
 from model_server.web.protocol import Served
 from model_server.web.service import Service
 from model_server.web.settings import Settings, settings_from
@@ -126,6 +129,20 @@ def test_missing_and_unusual_values_are_counted_by_column(
     assert found['model_server_column_out_of_range_total{column="width"}'] == 2
     assert found['model_server_column_out_of_range_total{column="count"}'] == 1
     assert 'model_server_column_out_of_range_total{column="city"}' not in found
+
+
+@pytest.mark.parametrize("unit", ["s", "ns"])
+def test_missing_dates_are_counted(scorer: Scorer, unit: str) -> None:
+    column = Input("seen", f"datetime64[{unit}]", nullable=True)
+    contract = Contract(True, (column, Input("width", "float64")), scorer.contract.outputs)
+    service = Service(
+        Served(Scorer(scorer.manifest, contract, scorer.predictor), "size"), Settings(Path("/unused"), "size")
+    )
+    dates = column_array(column, ["2026-05-31", None, None])
+    outputs = {"predictions": np.array(["tall"] * 3)}
+    service.metrics.scored(Scored(Request((dates, np.zeros(3)), 3), outputs))
+    service.tick()
+    assert 'model_server_column_missing_total{column="seen"} 2.0' in service.metrics.exposition().decode()
 
 
 def test_numbers_are_looked_at_in_the_same_way(scorer: Scorer) -> None:
@@ -234,10 +251,6 @@ def capture_of(scorer: Scorer, folder: Path, **options: Any) -> Capture:
 
 
 def score(scorer: Scorer, rows: list[list[float]]) -> Any:
-    import numpy as np
-
-    from model_server.scoring.table import Request
-
     return Served(scorer, "size").score(Request(np.array(rows), len(rows), probabilities=True))
 
 
@@ -410,6 +423,42 @@ def test_text_that_no_file_can_hold_is_not_captured_and_the_connection_goes_on(
     assert [line["id"] for line in captured(folder)] == ["0", "2"]
     (logged,) = (line for line in lines_of(server) if line["event"].startswith("a request is not captured"))
     assert logged["id"] == "1"
+
+
+def test_labels_that_are_objects_of_numpy_are_answered_and_captured(
+    start: Callable[..., Any], bundle_of: Callable[..., Path], numbers: pd.DataFrame, tmp_path: Path
+) -> None:
+    model = DecisionTreeClassifier(max_depth=2).fit(numbers, numbers["width"] > 0)
+    model.classes_ = np.array([np.str_("narrow"), np.str_("wide")], dtype=object)
+    folder = tmp_path / "captured"
+    server = start(bundle_of(model, numbers), SCORER="native", WORKERS="1", CAPTURE_DIR=str(folder), CAPTURE_SHARE="1")
+    tensor = {"name": "rows", "datatype": "FP64", "shape": [1, 2], "data": [0.5, 8.0]}
+    with server.connection() as connection:
+        for path, sent in (
+            ("/predict", {"instances": [TALL]}),
+            ("/v2/models/slow/infer", {"inputs": [tensor]}),
+            ("/predict", {"instances": [TALL]}),
+        ):
+            connection.request("POST", path, json.dumps(sent), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            assert (answer.status, b'["wide"]' in answer.read()) == (200, True)
+    server.process.terminate()
+    server.process.wait(10)
+    assert [line["outputs"]["predictions"] for line in captured(folder)] == [["wide"]] * 3
+
+
+@pytest.mark.parametrize("part", ["model_server.web.capture.Capture.take", "model_server.web.metrics.Metrics.scored"])
+def test_what_fails_after_an_answer_is_logged_and_does_not_matter_to_it(
+    scorer: Scorer, tmp_path: Path, caplog: pytest.LogCaptureFixture, part: str
+) -> None:
+    client = client_of(scorer, capture_dir=tmp_path, capture_share=1.0)
+    with mock.patch(part, side_effect=TypeError("a value")):
+        assert client.post("/predict", json={"instances": [TALL]}, headers={"X-Request-ID": "mine"}).status_code == 200
+    (line,) = (json.loads(JsonFormatter().format(record)) for record in caplog.records)
+    assert (line["event"], line["id"]) == ("an answered request is not counted or captured: TypeError", "mine")
+    with mock.patch("model_server.web.metrics.Metrics.look", side_effect=TypeError("a value")):
+        client.application.extensions["service"].tick()
+    assert "a value" not in caplog.text
 
 
 def test_a_full_disk_ends_the_capture_and_not_the_service(

@@ -41,11 +41,13 @@ class Outcome(NamedTuple):
     """The answer to a request; ``kind`` is that of its failure, or empty.
 
     ``number`` is that of the path in the metrics where it is no endpoint's, -1 for one that has none of its own.
+    ``error`` is what the server or the model raised, for the log.
     """
 
     answer: Answer
     kind: str = ""
     number: int = -1
+    error: BaseException | None = None
 
 
 class Service:
@@ -101,21 +103,19 @@ class Service:
         return None
 
     def answer(self, endpoint: Endpoint, ask: Ask) -> Outcome:
-        """Run the route. Every error becomes an answer; what the server or the model raised is logged, too."""
+        """Run the route. Every error becomes an answer, which has what the server or the model raised beside it."""
         try:
             if len(ask.body) > self.settings.max_body_bytes:
                 return self.failed(endpoint, body_too_large(self.settings.max_body_bytes))
             return Outcome(endpoint.route.answer(ask))
         except Exception as error:
             found = failure_of(error)
-            if found.status >= 500 or error.__cause__ is not None:
-                log_failure(error)
-            return self.failed(endpoint, found)
+            is_logged = found.status >= 500 or error.__cause__ is not None
+            return self.failed(endpoint, found)._replace(error=error if is_logged else None)
 
     def crashed(self, endpoint: Endpoint | None, error: BaseException, path: str = "") -> Outcome:
         """The answer where ``answer`` did not come back but raised ``error``, as the SystemExit of a model."""
-        log_failure(error)
-        return self.failed(endpoint, failure("server", SERVER_FAILED), path)
+        return self.failed(endpoint, failure("server", SERVER_FAILED), path)._replace(error=error)
 
     def failed(self, endpoint: Endpoint | None, found: Failure, path: str = "") -> Outcome:
         """``found`` as the endpoint's protocol says it, or the protocol that ``path`` is of."""
@@ -149,17 +149,25 @@ class Service:
         path: bytes | None,
         headers: Mapping[bytes, bytes],
     ) -> None:
-        """Count an answered request, and log and keep it if that is asked for. What was no request has no method."""
+        """Count an answered request, and log and keep it if that is asked for. What was no request has no method.
+
+        It raises nothing: the answer was sent, and the connection goes on.
+        """
         answer = outcome.answer
-        self.metrics.answered(number, answer.status, outcome.kind, seconds)
-        if answer.scored is not None:
-            self.metrics.scored(answer.scored)
-            if self.capture is not None:
-                self._keep(request_id, answer)
+        if outcome.error is not None:
+            log_failure(outcome.error, _names(request_id, headers))
+        try:
+            self.metrics.answered(number, answer.status, outcome.kind, seconds)
+            if answer.scored is not None:
+                self.metrics.scored(answer.scored)
+                if self.capture is not None:
+                    self._keep(request_id, answer)
+        except Exception as error:
+            log_failure(error, _names(request_id, headers), "an answered request is not counted or captured")
         # Who is refused for want of time is counted alone: to log it, too, would cost the time that is wanting.
         if self._logs_all or (self._logs_errors and answer.status >= 400 and outcome.kind != "busy"):
             fields: dict[str, Any] = {
-                "id": request_id.decode(),
+                **_names(request_id, headers),
                 "method": (method or b"").decode("latin-1"),
                 # No more of it than tells which, for it is the client's.
                 "path": (path or b"")[:200].decode("latin-1"),
@@ -170,13 +178,14 @@ class Service:
                 fields["rows"] = answer.scored.request.count
             if outcome.kind:
                 fields["kind"] = outcome.kind
-            if b"traceparent" in headers:
-                fields["traceparent"] = headers[b"traceparent"][:LONGEST_ID].decode("latin-1")
             LOG.info("request", extra={"fields": fields})
 
     def tick(self) -> None:
         """Called every half second: what is counted and kept reaches those who read it."""
-        self.metrics.look()
+        try:
+            self.metrics.look()
+        except Exception as error:
+            log_failure(error, {}, "some answered rows are not counted")
         if self.capture is not None:
             try:
                 self.capture.write()
@@ -201,6 +210,14 @@ class Service:
         # A full disk must not stop the model, nor be met again at each request.
         self.capture = None
         LOG.error("nothing is captured any more: %s", error)
+
+
+def _names(request_id: bytes, headers: Mapping[bytes, bytes]) -> dict[str, str]:
+    """What a request is found by, in this log and in those of others."""
+    names = {"id": request_id.decode()}
+    if b"traceparent" in headers:
+        names["traceparent"] = headers[b"traceparent"][:LONGEST_ID].decode("latin-1")
+    return names
 
 
 def protocol_of(path: str, protocols: Sequence[Protocol]) -> Protocol:

@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from selectors import DefaultSelector, SelectorKey
 from threading import Thread
 
+from model_server.web.logs import log_failure
 from model_server.web.service import Outcome
 
 _ASLEEP = 0.0005
@@ -98,6 +99,9 @@ class Queue:
         self._mean = seconds if not self._mean else self._mean + (seconds - self._mean) / 8
         if not job.cancelled:
             job.done(outcome)
+        elif outcome.error is not None:
+            # Nobody is told any more, so nobody logs it with the request.
+            log_failure(outcome.error, {})
 
 
 class Turns(DefaultSelector):

@@ -73,16 +73,23 @@ def read_program(data: bytes, contract: Contract) -> Program:
         outcome=Outcome.read(document["outcome"], arrays),
         # Two nanoseconds for a number or a node, and the columns of text are looked up one by one.
         cheap_rows=int(1e6 / (2 * work + 2000 * len(document["blocks"]) + 100)),
-        is_sound=_sound(trees is not None, bool(steps or blocks), nullable),
+        is_sound=_sound(trees is not None, bool(blocks) or len(steps) > (0 if trees else _LINEAR), nullable),
     )
 
 
-def _sound(has_trees: bool, has_steps: bool, nullable: bool) -> Callable[[Array], Array] | None:
-    """What a linear model makes of rows is checked at its very end, for there all that was infinite still shows."""
-    if not has_trees:
-        return np.isfinite
-    # Trees only compare. What was asked is finite already, and missing values are theirs to take.
-    return (_not_infinite if nullable else np.isfinite) if has_steps else None
+_LINEAR = 2
+"""Steps that are a linear model itself: a product and a sum."""
+
+
+def _sound(has_trees: bool, is_changed: bool, nullable: bool) -> Callable[[Array], Array] | None:
+    """What is asked is finite. What is made of it before the model has it may be not, and then scikit-learn refuses it.
+
+    A linear model is checked at its very end, for there all that was infinite still shows; missing values are trees'
+    to take.
+    """
+    if not is_changed:
+        return None
+    return _not_infinite if has_trees and nullable else np.isfinite
 
 
 def _not_infinite(rows: Array) -> Array:
