@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import socket
@@ -162,6 +163,34 @@ def test_more_than_can_be_answered_soon_is_refused_at_once(start: Start, slow_bu
     headers, problem = next((headers, found) for status, headers, found in found if status == 429)
     assert headers["retry-after"] == str(problem["retry_after"])
     assert problem["detail"] == f"the server is busy: try again in {problem['retry_after']} s"
+
+
+def test_a_first_request_that_takes_long_is_not_waited_for_either(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle, WORKERS="1", MAX_WAIT_MS="300")
+    with ThreadPoolExecutor(1) as background:
+        slow = background.submit(ask, server, request(seconds(1.5)))
+        time.sleep(0.6)
+        status, headers, _found = ask(server, request(seconds(0)))
+        assert (status, headers["retry-after"]) == (429, "1")
+        assert slow.result()[0] == 200
+
+
+def test_how_long_the_model_takes_is_known_before_the_first_request(start: Start, slow_bundle: Path) -> None:
+    manifest = json.loads((slow_bundle / "manifest.json").read_bytes())
+    golden = json.dumps({"instances": [[0.4], [100.0]]}).encode()
+    (slow_bundle / "golden.json").write_bytes(golden)
+    manifest["files"]["golden.json"] |= {"sha256": hashlib.sha256(golden).hexdigest(), "size": len(golden)}
+    (slow_bundle / "manifest.json").write_text(json.dumps(manifest))
+    server = start(slow_bundle, WORKERS="1", MAX_WAIT_MS="500")
+    time.sleep(1)
+    with ThreadPoolExecutor(12) as clients:
+        statuses = list(clients.map(lambda _client: ask(server, request(seconds(0.4)))[0], range(12)))
+    assert set(statuses) == {200, 429}
+    assert 2 <= statuses.count(200) <= 4
+    with server.connection() as connection:
+        connection.request("GET", "/metrics")
+        counted = connection.getresponse().read().decode()
+    assert f"model_server_rows_total {statuses.count(200)}.0" in counted
 
 
 def test_a_deadline_is_kept_and_what_is_too_late_is_not_scored(start: Start, slow_bundle: Path, tmp_path: Path) -> None:

@@ -77,6 +77,15 @@ class Front:
             for connection in list(self.connections):
                 connection.hurry(now)
 
+    def warm_up(self) -> None:
+        """Ask the model for a golden row, twice, so that how long it takes is known before many wait for it."""
+        ask = self.service.golden_ask()
+        if ask is None:
+            return
+        for _time in range(2):
+            job = Job(ask, lambda error: self.service.crashed(None, error), lambda outcome: None, None)
+            self.scoring.put(job)
+
     def head(self, status: int, content_type: str, closes: bool) -> bytes:
         """The first lines of an answer, which are the same for every one of its kind."""
         key = (status, content_type, closes)

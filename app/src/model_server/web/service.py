@@ -14,6 +14,8 @@ from itertools import count
 from os import urandom
 from typing import Any, NamedTuple
 
+import msgspec
+
 from model_server.web.capture import Capture
 from model_server.web.failures import SERVER_FAILED, body_too_large, failure, failure_of, wrong_content_type
 from model_server.web.keys import Keys, read_keys
@@ -112,6 +114,15 @@ class Service:
             found = failure_of(error)
             is_logged = found.status >= 500 or error.__cause__ is not None
             return self.failed(endpoint, found)._replace(error=error if is_logged else None)
+
+    def golden_ask(self) -> Callable[[], Outcome] | None:
+        """What asks the model for a golden row, and is no client's request; None if that is cheap, or there is none."""
+        rows = self.served.golden.get("instances", [])[:1]
+        if not rows or self.served.scorer.cheap(1):
+            return None
+        ask = Ask(msgspec.json.encode({"instances": rows}), "application/json", "", ())
+        endpoint = self.endpoints["POST", "/predict"]
+        return lambda: self.answer(endpoint, ask)
 
     def crashed(self, endpoint: Endpoint | None, error: BaseException, path: str = "") -> Outcome:
         """The answer where ``answer`` did not come back but raised ``error``, as the SystemExit of a model."""

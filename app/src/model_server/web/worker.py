@@ -63,6 +63,7 @@ class Worker(ASGIWorker):
             LOG.error("cannot serve: %s", error)
             raise SystemExit(Arbiter.APP_LOAD_ERROR) from None
         self.front = Front(self.app.service, self.flask, self.loop, self._turns)
+        self.front.warm_up()
         # The first address is the one for everything, a second one for metrics alone.
         self._listeners = [
             _Listener(self.front, listener.sock, is_private=number > 0) for number, listener in enumerate(self.sockets)
