@@ -45,6 +45,7 @@ TALL, SHORT = [0.5, 8.0], [0.5, 1.0]
 
 def client_of(scorer: Scorer, golden: dict[str, Any] | None = None, **settings: Any) -> FlaskClient:
     service = Service(Served(scorer, "size", golden=golden or {}), Settings(Path("/unused"), "size", **settings))
+    service.read()
     service.start()
     return create_app(service).test_client()
 

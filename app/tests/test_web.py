@@ -40,6 +40,7 @@ def settings() -> Settings:
 @pytest.fixture
 def app(scorer: Scorer, stopping: Stopping, settings: Settings) -> Flask:
     service = Service(Served(scorer, "size", lambda: stopping.now), settings)
+    service.read()
     service.start()
     return create_app(service)
 

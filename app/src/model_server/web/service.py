@@ -77,12 +77,13 @@ class Service:
         self._logs_all = settings.access_log == "all"
         self._logs_errors = settings.access_log in ("all", "errors")
 
-    def start(self, lane: int = 0) -> None:
-        """Called once in each process that serves, before its first request. OSError or ValueError: it cannot serve."""
+    def read(self) -> None:
+        """Read what is outside the settings: the API keys, and the folder of captured requests.
+
+        Those who serve inherit it, so all of them have the same keys. OSError or ValueError: they stay as they were.
+        """
         settings = self.settings
-        self._id_prefix = urandom(6).hex().encode()
-        self.metrics.use(lane)
-        self.keys = read_keys(settings.api_keys, settings.gate_key_sha256) if settings.api_keys else None
+        keys = read_keys(settings.api_keys, settings.gate_key_sha256) if settings.api_keys else None
         if settings.capture_dir and settings.capture_share:
             self.capture = Capture(
                 self.served,
@@ -92,6 +93,12 @@ class Service:
                 settings.capture_redact,
                 settings.workers,
             )
+        self.keys = keys
+
+    def start(self, lane: int = 0) -> None:
+        """Called once in each process that serves, after ``read`` and before its first request."""
+        self._id_prefix = urandom(6).hex().encode()
+        self.metrics.use(lane)
         self.served.scorer.start()
 
     def refused(self, endpoint: Endpoint | None, content_type: str, headers: Mapping[bytes, bytes]) -> Failure | None:
