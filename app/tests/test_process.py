@@ -185,6 +185,7 @@ def test_a_reload_with_keys_that_are_none_changes_nothing(
             return answer
 
     server = start(slow_bundle, API_KEYS=str(keys))
+    time.sleep(1)
     before = set(workers_of(server))
     keys.write_text("ana a-typo\n")
     server.process.send_signal(signal.SIGHUP)
@@ -218,6 +219,8 @@ def test_a_worker_that_cannot_begin_is_tried_again(
         "Scorer.start = start\n"
     )
     server = start(slow_bundle, WORKERS="2")
+    # The second one begins later, and has begun by then.
+    time.sleep(1)
     killed, kept = workers_of(server)
     (tmp_path / "broken").touch()
     os.kill(killed, signal.SIGKILL)
