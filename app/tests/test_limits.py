@@ -117,6 +117,37 @@ def test_connections_beyond_the_limit_wait_for_a_place(start: Start, slow_bundle
         connection.close()
 
 
+def test_who_has_been_idle_for_longest_makes_room_for_who_waits(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle, WORKERS="1", CONNECTIONS="4")
+    kept = [connect(server) for _client in range(4)]
+    for connection in kept:
+        connection.sendall(request())
+        assert answer_on(connection)[0] == 200
+    time.sleep(6)
+    # As long as nobody waits nobody has to go.
+    kept[0].settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        kept[0].recv(1)
+    begun = time.monotonic()
+    assert ask(server, request())[0] == 200
+    assert time.monotonic() - begun < 3
+    kept[0].settimeout(2)
+    assert kept[0].recv(1) == b""
+    for connection in kept[1:]:
+        connection.sendall(request())
+        assert answer_on(connection)[0] == 200
+    # None of these is idle long enough: a request may be on its way.
+    with connect(server) as another, connect(server) as waiting:
+        another.sendall(request())
+        assert answer_on(another)[0] == 200
+        waiting.sendall(request())
+        waiting.settimeout(1.5)
+        with pytest.raises(TimeoutError):
+            waiting.recv(1)
+    for connection in kept:
+        connection.close()
+
+
 def test_an_idle_connection_is_closed_after_its_time(start: Start, slow_bundle: Path) -> None:
     server = start(slow_bundle, KEEP_ALIVE="1")
     with connect(server) as connection:

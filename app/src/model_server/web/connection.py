@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import select
 import time
 from asyncio import Transport
 from collections.abc import Callable, Mapping
@@ -33,6 +34,9 @@ DISCARD_SECONDS = 2.0
 
 CROWDED_SECONDS = 2.0
 """How long a request may take to arrive while there are as many connections as there may be."""
+
+IDLE_SECONDS = 5.0
+"""How long a connection must have been idle to be closed for others: on one less idle a request may be on its way."""
 
 _FOREVER = math.inf
 
@@ -76,6 +80,13 @@ class Front:
         if self.is_full:
             for connection in list(self.connections):
                 connection.hurry(now)
+
+    def make_room(self) -> None:
+        """Close the connections that have been idle for longest, one in a hundred: others wait to be accepted."""
+        before = time.monotonic() - IDLE_SECONDS
+        idle = sorted((since, id(found), found) for found in self.connections if (since := found.idle_since) < before)
+        for _since, _id, connection in idle[: max(1, len(self.connections) // 100)]:
+            connection.give_up()
 
     def warm_up(self) -> None:
         """Ask the model for a golden row, twice, so that how long it takes is known before many wait for it."""
@@ -447,11 +458,31 @@ class Connection(asyncio.Protocol):
         if self._job is None and (self._is_reading or self._is_new) and now - self._begun > CROWDED_SECONDS:
             self.time_is_over()
 
+    @property
+    def _is_idle(self) -> bool:
+        return self._job is None and not self._is_reading and not self._is_stalled and not self._discards
+
+    @property
+    def idle_since(self) -> float:
+        """When the last answer was sent, if nothing has come since then; infinity of any other connection."""
+        return self._sent_after if self._is_idle and not self._is_new else math.inf
+
+    def give_up(self) -> None:
+        """Close the connection unless something has arrived that was not read yet."""
+        if not is_readable(self._transport.get_extra_info("socket")):
+            self._transport.close()
+
     def close_if_idle(self, opened_before: float) -> None:
         """Close the connection if nothing has arrived, and a first request is not to be expected any more either."""
-        is_idle = self._job is None and not self._is_reading and not self._is_stalled and not self._discards
-        if is_idle and (not self._is_new or self._begun < opened_before):
+        if self._is_idle and (not self._is_new or self._begun < opened_before):
             self._transport.close()
+
+
+def is_readable(sock: Any) -> bool:
+    """Whether something waits at a socket: bytes, or a connection at one that listens."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _target(target: bytes) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gasgi import ASGIWorker
 
 from model_server.scoring.errors import line_of
-from model_server.web.connection import Connection, Front
+from model_server.web.connection import Connection, Front, is_readable
 from model_server.web.logs import LOG
 from model_server.web.waiting import Turns
 
@@ -92,6 +92,8 @@ class Worker(ASGIWorker):
         self.notify()
         self._accept()
         self.front.tick()
+        if self.front.is_full and any(listener.is_awaited for listener in self._listeners):
+            self.front.make_room()
         self.app.service.tick()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._told.wait(), seconds)
@@ -137,6 +139,11 @@ class _Listener:
         self._is_listening = False
         self._tasks: set[asyncio.Task[Any]] = set()
         sock.setblocking(False)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a client waits to be accepted."""
+        return is_readable(self._sock)
 
     def listen(self, wanted: bool) -> None:
         if wanted != self._is_listening:
