@@ -86,6 +86,32 @@ def test_a_request_that_does_not_arrive_in_time_is_refused(start: Start, slow_bu
     assert found["detail"] == "expected the whole request within 1 s"
 
 
+def test_who_sends_two_requests_and_ends_its_side_gets_both_answers(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle)
+    with connect(server) as connection:
+        connection.sendall(request(seconds(0.3)) + request(seconds(0.1)) + request()[:-3])
+        connection.shutdown(socket.SHUT_WR)
+        for kept, found in (("keep-alive", 0.3), ("close", 0.1)):
+            status, headers, answer = answer_on(connection)
+            assert (status, headers["connection"], answer) == (200, kept, {"predictions": [found]})
+        assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("path", "member"), [("/predict", "detail"), ("/v2/models/slow/infer", "error"), ("/invocations", "message")]
+)
+def test_a_late_request_and_a_wrong_method_are_refused_as_the_protocol_has_it(
+    start: Start, slow_bundle: Path, path: str, member: str
+) -> None:
+    server = start(slow_bundle, READ_TIMEOUT="1")
+    status, headers, found = ask(server, request(path=path).replace(b"POST", b"PUT"))
+    assert (status, "POST" in headers["allow"]) == (405, True)
+    assert member in found
+    status, headers, found = ask(server, request(b" " * 9, "X-Request-ID: mine", path=path)[:-1])
+    assert (status, headers["x-request-id"]) == (408, "mine")
+    assert found[member] == "expected the whole request within 1 s"
+
+
 def test_slow_and_silent_clients_do_not_take_the_places_of_others(start: Start, slow_bundle: Path) -> None:
     server = start(slow_bundle, WORKERS="1", CONNECTIONS="20")
     slow = [connect(server) for _client in range(40)]

@@ -361,9 +361,6 @@ class Connection(asyncio.Protocol):
         """After an answer that was waited for: take what was sent meanwhile."""
         if self._discards or self._transport.is_closing():
             return
-        if self._peer_is_done:
-            self._transport.close()
-            return
         try:
             self._is_reading = self._parser.next()
         except ParseError as error:
@@ -386,7 +383,9 @@ class Connection(asyncio.Protocol):
     def _send(self, outcome: Outcome, headers: Mapping[bytes, bytes], closes: bool = False) -> None:
         front, message = self._front, self._parser.message
         answer = outcome.answer
-        closes = closes or front.closing or self._peer_is_done or not message.keeps_alive
+        closes = closes or front.closing or not message.keeps_alive
+        # Who sends nothing more still gets the answers to all that was sent.
+        closes = closes or (self._peer_is_done and not self._parser.follows)
         request_id = front.service.request_id(headers.get(b"x-request-id"))
         self._write(answer, request_id, closes)
         number = self._endpoint.number if self._endpoint else outcome.number
@@ -438,8 +437,12 @@ class Connection(asyncio.Protocol):
             self._end_with(failure(error.kind, detail))
 
     def _end_with(self, found: Failure) -> None:
+        message, path = self._parser.message, ""
         self._endpoint = None
-        self._send(self._front.service.failed(None, found), {}, closes=True)
+        if message.has_head:
+            path, _query = _target(message.target)
+            self._endpoint = self._front.endpoints.get((message.method, path.encode()))
+        self._send(self._front.service.failed(self._endpoint, found, path), dict(message.fields), closes=True)
 
     # Time
 

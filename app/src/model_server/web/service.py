@@ -67,6 +67,8 @@ class Service:
             for protocol, routes in protocols
             for route in routes
         }
+        # Of any method.
+        self._failures = {route.path: protocol.failure for protocol, routes in protocols for route in routes}
         manifest = served.scorer.manifest
         self.headers = {"X-Model-Version": manifest.version, "X-Model-Digest": manifest.digest[:12]}
         self.keys: Keys | None = None
@@ -137,7 +139,7 @@ class Service:
 
     def failed(self, endpoint: Endpoint | None, found: Failure, path: str = "") -> Outcome:
         """``found`` as the endpoint's protocol says it, or the protocol that ``path`` is of."""
-        say = endpoint.failed if endpoint else protocol_of(path, PROTOCOLS).failure
+        say = endpoint.failed if endpoint else self._failures.get(path) or protocol_of(path, PROTOCOLS).failure
         answer = say(found)
         if found.kind == "unauthorized":
             answer = answer._replace(headers=(*answer.headers, ("WWW-Authenticate", "Bearer")))
