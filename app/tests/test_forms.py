@@ -10,6 +10,7 @@ import json
 import pickle
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -605,3 +606,53 @@ def test_onnx_that_refuses_the_row_it_is_timed_with_is_not_taken_for_quick(bundl
     kinds = [("city", StringTensorType([None, 1]))]
     data = to_onnx(model, initial_types=kinds, options={"zipmap": False}).SerializeToString()
     assert not started(bundle_of(None, cities, data, model_format="onnx")).cheap(1)
+
+
+LARGE = [[1e308, -1e308, 1e308, -1e308], [3e38, 3e38, -3e38, 1e39], [1e200, 1e200, 1e200, 1e200]]
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")
+@pytest.mark.parametrize(
+    ("form", "model", "rows", "target"),
+    [
+        ("linear", make_pipeline(StandardScaler(), LogisticRegression()), NUMBERS, TWO),
+        ("linear", make_pipeline(StandardScaler(), PCA(2), LogisticRegression()), NUMBERS, THREE),
+        ("linear", make_pipeline(StandardScaler(), SelectKBest(k=1), LogisticRegression()), NUMBERS, TWO),
+        ("linear", make_pipeline(StandardScaler(), MinMaxScaler(clip=True), LogisticRegression()), NUMBERS, TWO),
+        ("linear", make_pipeline(MinMaxScaler(clip=True), LogisticRegression()), NUMBERS, TWO),
+        ("linear", make_pipeline(SimpleImputer(), StandardScaler(), LinearSVC()), HOLES, THREE),
+        ("trees", RandomForestClassifier(5, random_state=0), NUMBERS, THREE),
+        ("trees", DecisionTreeRegressor(random_state=0), HOLES, VALUE),
+        ("trees", GradientBoostingClassifier(n_estimators=5, random_state=0), NUMBERS, TWO),
+        ("trees", make_pipeline(StandardScaler(), PCA(3), DecisionTreeClassifier(random_state=0)), NUMBERS, TWO),
+        ("trees", HistGradientBoostingClassifier(max_iter=5), NUMBERS, TWO),
+        ("onnx", make_pipeline(StandardScaler(), MLPClassifier([3], max_iter=20, random_state=0)), NUMBERS, THREE),
+    ],
+)
+def test_what_scikit_learn_refuses_on_its_way_no_form_answers(
+    bundle_of: Bundle, form: str, model: Any, rows: Any, target: Any
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(rows, target)
+    scorer = started(bundle_of(model, pd.DataFrame(rows, columns=COLUMNS), scorer=form))
+    for row in LARGE:
+        try:
+            model.predict([row])
+        except ValueError:
+            with pytest.raises(RefusedError, match="the model refuses a value of these rows"):
+                scorer.predict(decoder(scorer.contract)(json.dumps({"instances": [row]}).encode()))
+
+
+def test_what_a_step_makes_of_a_number_is_refused_and_not_classified(
+    bundle_of: Bundle, start: Callable[..., Any]
+) -> None:
+    rows = pd.DataFrame(np.abs(NUMBERS), columns=COLUMNS)
+    logarithm = FunctionTransformer(np.log1p, feature_names_out="one-to-one")
+    model = make_pipeline(logarithm, StandardScaler(), LogisticRegression()).fit(rows, TWO)
+    server = start(bundle_of(model, rows), SKLEARN_ASSUME_FINITE="1")
+    for row, status in (([1, 1, 1, 1], 200), ([-5, 1, 1, 1], 422)):
+        with server.connection() as connection:
+            body = json.dumps({"instances": [row]})
+            connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+            assert connection.getresponse().status == status

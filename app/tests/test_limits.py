@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import socket
@@ -85,6 +86,32 @@ def test_a_request_that_does_not_arrive_in_time_is_refused(start: Start, slow_bu
     assert found["detail"] == "expected the whole request within 1 s"
 
 
+def test_who_sends_two_requests_and_ends_its_side_gets_both_answers(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle)
+    with connect(server) as connection:
+        connection.sendall(request(seconds(0.3)) + request(seconds(0.1)) + request()[:-3])
+        connection.shutdown(socket.SHUT_WR)
+        for kept, found in (("keep-alive", 0.3), ("close", 0.1)):
+            status, headers, answer = answer_on(connection)
+            assert (status, headers["connection"], answer) == (200, kept, {"predictions": [found]})
+        assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("path", "member"), [("/predict", "detail"), ("/v2/models/slow/infer", "error"), ("/invocations", "message")]
+)
+def test_a_late_request_and_a_wrong_method_are_refused_as_the_protocol_has_it(
+    start: Start, slow_bundle: Path, path: str, member: str
+) -> None:
+    server = start(slow_bundle, READ_TIMEOUT="1")
+    status, headers, found = ask(server, request(path=path).replace(b"POST", b"PUT"))
+    assert (status, "POST" in headers["allow"]) == (405, True)
+    assert member in found
+    status, headers, found = ask(server, request(b" " * 9, "X-Request-ID: mine", path=path)[:-1])
+    assert (status, headers["x-request-id"]) == (408, "mine")
+    assert found[member] == "expected the whole request within 1 s"
+
+
 def test_slow_and_silent_clients_do_not_take_the_places_of_others(start: Start, slow_bundle: Path) -> None:
     server = start(slow_bundle, WORKERS="1", CONNECTIONS="20")
     slow = [connect(server) for _client in range(40)]
@@ -113,6 +140,37 @@ def test_connections_beyond_the_limit_wait_for_a_place(start: Start, slow_bundle
         waiting.settimeout(10)
         assert answer_on(waiting)[0] == 200
     for connection in idle:
+        connection.close()
+
+
+def test_who_has_been_idle_for_longest_makes_room_for_who_waits(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle, WORKERS="1", CONNECTIONS="4")
+    kept = [connect(server) for _client in range(4)]
+    for connection in kept:
+        connection.sendall(request())
+        assert answer_on(connection)[0] == 200
+    time.sleep(6)
+    # As long as nobody waits nobody has to go.
+    kept[0].settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        kept[0].recv(1)
+    begun = time.monotonic()
+    assert ask(server, request())[0] == 200
+    assert time.monotonic() - begun < 3
+    kept[0].settimeout(2)
+    assert kept[0].recv(1) == b""
+    for connection in kept[1:]:
+        connection.sendall(request())
+        assert answer_on(connection)[0] == 200
+    # None of these is idle long enough: a request may be on its way.
+    with connect(server) as another, connect(server) as waiting:
+        another.sendall(request())
+        assert answer_on(another)[0] == 200
+        waiting.sendall(request())
+        waiting.settimeout(1.5)
+        with pytest.raises(TimeoutError):
+            waiting.recv(1)
+    for connection in kept:
         connection.close()
 
 
@@ -162,6 +220,34 @@ def test_more_than_can_be_answered_soon_is_refused_at_once(start: Start, slow_bu
     headers, problem = next((headers, found) for status, headers, found in found if status == 429)
     assert headers["retry-after"] == str(problem["retry_after"])
     assert problem["detail"] == f"the server is busy: try again in {problem['retry_after']} s"
+
+
+def test_a_first_request_that_takes_long_is_not_waited_for_either(start: Start, slow_bundle: Path) -> None:
+    server = start(slow_bundle, WORKERS="1", MAX_WAIT_MS="300")
+    with ThreadPoolExecutor(1) as background:
+        slow = background.submit(ask, server, request(seconds(1.5)))
+        time.sleep(0.6)
+        status, headers, _found = ask(server, request(seconds(0)))
+        assert (status, headers["retry-after"]) == (429, "1")
+        assert slow.result()[0] == 200
+
+
+def test_how_long_the_model_takes_is_known_before_the_first_request(start: Start, slow_bundle: Path) -> None:
+    manifest = json.loads((slow_bundle / "manifest.json").read_bytes())
+    golden = json.dumps({"instances": [[0.4], [100.0]]}).encode()
+    (slow_bundle / "golden.json").write_bytes(golden)
+    manifest["files"]["golden.json"] |= {"sha256": hashlib.sha256(golden).hexdigest(), "size": len(golden)}
+    (slow_bundle / "manifest.json").write_text(json.dumps(manifest))
+    server = start(slow_bundle, WORKERS="1", MAX_WAIT_MS="500")
+    time.sleep(1)
+    with ThreadPoolExecutor(12) as clients:
+        statuses = list(clients.map(lambda _client: ask(server, request(seconds(0.4)))[0], range(12)))
+    assert set(statuses) == {200, 429}
+    assert 2 <= statuses.count(200) <= 4
+    with server.connection() as connection:
+        connection.request("GET", "/metrics")
+        counted = connection.getresponse().read().decode()
+    assert f"model_server_rows_total {statuses.count(200)}.0" in counted
 
 
 def test_a_deadline_is_kept_and_what_is_too_late_is_not_scored(start: Start, slow_bundle: Path, tmp_path: Path) -> None:
@@ -273,11 +359,13 @@ def test_a_large_one_for_a_compiled_model_too(start: Start, bundle: Path) -> Non
 
 def test_a_model_that_wants_to_end_the_process_ends_its_request_alone(start: Start, slow_bundle: Path) -> None:
     server = start(slow_bundle, WORKERS="1", THREADS="1")
-    status, _headers, found = ask(server, request(seconds(999)))
+    status, headers, found = ask(server, request(seconds(999)))
     assert (status, found["type"]) == (500, "urn:modelfleet:problem:server")
     status, _headers, found = ask(server, request(json.dumps({"instances": [[999]]}).encode(), path="/invocations"))
     assert (status, found["error_code"]) == (500, "INTERNAL_ERROR")
     assert ask(server, request())[0] == 200
     log = server.log.read_text()
-    assert "a request failed: SystemExit" in log
+    logged = [json.loads(line) for line in log.splitlines()]
+    failed = [line["id"] for line in logged if line["event"] == "a request failed: SystemExit"]
+    assert (len(failed), failed[0]) == (2, headers["x-request-id"])
     assert "999 reasons" not in log

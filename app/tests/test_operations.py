@@ -8,12 +8,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import importlib.metadata
 import json
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -25,11 +28,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
+from model_server.bundle.build import write
+from model_server.bundle.contract import Contract, Input, Output, encode_contract
 from model_server.scoring.load import load
-from model_server.scoring.scorer import Scorer
+from model_server.scoring.scorer import Scored, Scorer
+from model_server.scoring.table import Request, column_array
 from model_server.web.app import create_app
 from model_server.web.capture import Capture
 from model_server.web.keys import read_keys
+from model_server.web.logs import JsonFormatter
 from model_server.web.protocol import Served
 from model_server.web.service import Service
 from model_server.web.settings import Settings, settings_from
@@ -39,6 +46,7 @@ TALL, SHORT = [0.5, 8.0], [0.5, 1.0]
 
 def client_of(scorer: Scorer, golden: dict[str, Any] | None = None, **settings: Any) -> FlaskClient:
     service = Service(Served(scorer, "size", golden=golden or {}), Settings(Path("/unused"), "size", **settings))
+    service.read()
     service.start()
     return create_app(service).test_client()
 
@@ -123,6 +131,20 @@ def test_missing_and_unusual_values_are_counted_by_column(
     assert found['model_server_column_out_of_range_total{column="width"}'] == 2
     assert found['model_server_column_out_of_range_total{column="count"}'] == 1
     assert 'model_server_column_out_of_range_total{column="city"}' not in found
+
+
+@pytest.mark.parametrize("unit", ["s", "ns"])
+def test_missing_dates_are_counted(scorer: Scorer, unit: str) -> None:
+    column = Input("seen", f"datetime64[{unit}]", nullable=True)
+    contract = Contract(True, (column, Input("width", "float64")), scorer.contract.outputs)
+    service = Service(
+        Served(Scorer(scorer.manifest, contract, scorer.predictor), "size"), Settings(Path("/unused"), "size")
+    )
+    dates = column_array(column, ["2026-05-31", None, None])
+    outputs = {"predictions": np.array(["tall"] * 3)}
+    service.metrics.scored(Scored(Request((dates, np.zeros(3)), 3), outputs))
+    service.tick()
+    assert 'model_server_column_missing_total{column="seen"} 2.0' in service.metrics.exposition().decode()
 
 
 def test_numbers_are_looked_at_in_the_same_way(scorer: Scorer) -> None:
@@ -231,10 +253,6 @@ def capture_of(scorer: Scorer, folder: Path, **options: Any) -> Capture:
 
 
 def score(scorer: Scorer, rows: list[list[float]]) -> Any:
-    import numpy as np
-
-    from model_server.scoring.table import Request
-
     return Served(scorer, "size").score(Request(np.array(rows), len(rows), probabilities=True))
 
 
@@ -275,6 +293,77 @@ def test_mixed_columns_are_captured_as_json_has_them(
     for row in rows:
         del row["city"]
     assert [dict(zip(line["columns"], row, strict=True)) for row in line["instances"]] == rows
+
+
+ECHO = """
+import numpy as np
+
+class Echo:
+    def predict(self, frame):
+        return np.array(["; ".join(map(repr, row)) for row in frame.itertuples(index=False)])
+"""
+
+NUMBERS = [
+    (Input("flag", "bool"), True, False),
+    (Input("small", "int8"), -128, 127),
+    (Input("whole", "int64"), 3, -(1 << 52)),
+    (Input("single", "float32"), 0.1, 3e38),
+    (Input("double", "float64", nullable=True), 0.1, None),
+]
+LARGE = [(Input("large", "uint64"), (1 << 64) - 1, 0)]
+OTHERS = [
+    (Input("maybe", "bool", nullable=True), True, None),
+    (Input("text", "string", nullable=True), "Köln", None),
+    (Input("grade", "category", nullable=True, categories=("low", "high"), ordered=True), "high", None),
+    (Input("size", "category", categories=(1, 2)), 1, 2),
+    *(
+        (Input(unit, f"datetime64[{unit}]", nullable=True), "2026-05-31T18:30:01", None)
+        for unit in ("s", "ms", "us", "ns")
+    ),
+    (Input("fine", "datetime64[ns]"), "2026-05-31T18:30:01.000001", "2200-01-01"),
+]
+
+
+@pytest.mark.parametrize("redacts", [False, True])
+@pytest.mark.parametrize("kinds", [NUMBERS[1:], NUMBERS, NUMBERS + LARGE, NUMBERS + LARGE + OTHERS])
+def test_every_kind_of_column_is_captured_as_a_body_that_is_answered_alike(
+    start: Callable[..., Any], tmp_path: Path, kinds: list[tuple[Input, Any, Any]], redacts: bool
+) -> None:
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "echo_model.py").write_text(ECHO)
+    contract = Contract(True, tuple(column for column, *_values in kinds), (Output("predictions", "string", (-1,)),))
+    pins = (f"{name}=={importlib.metadata.version(name)}\n" for name in ("numpy", "pandas"))
+    files = {
+        "model.pkl": b"cecho_model\nEcho\n)\x81.",
+        "contract.json": json.dumps(encode_contract(contract)).encode(),
+        "golden.json": b"{}",
+        "requirements.lock": "".join(pins).encode(),
+    }
+    write(tmp_path / "echo", files, name="echo", version="1", model_format="pickle", model_path="model.pkl")
+    rows = [list(row) for row in zip(*(values for _column, *values in kinds), strict=True)]
+    redacted = {"CAPTURE_REDACT": kinds[0][0].name} if redacts else {}
+    folder = tmp_path / "captured"
+    server = start(tmp_path / "echo", WORKERS="1", CAPTURE_DIR=str(folder), CAPTURE_SHARE="1", **redacted)
+    with server.connection() as connection:
+
+        def predicted(instances: list[list[Any]]) -> Any:
+            body = json.dumps({"instances": instances})
+            connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            found = json.loads(answer.read())
+            assert answer.status == 200, found
+            return found
+
+        first = predicted(rows)
+        deadline = time.monotonic() + 10
+        while not captured(folder) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        (line,) = captured(folder)
+        assert line["outputs"] == first
+        if redacts:
+            line["instances"] = [[rows[number][0], *row] for number, row in enumerate(line["instances"])]
+        assert predicted(line["instances"]) == first
 
 
 def test_a_share_is_captured_and_redacted_columns_are_not(scorer: Scorer, tmp_path: Path) -> None:
@@ -336,6 +425,42 @@ def test_text_that_no_file_can_hold_is_not_captured_and_the_connection_goes_on(
     assert [line["id"] for line in captured(folder)] == ["0", "2"]
     (logged,) = (line for line in lines_of(server) if line["event"].startswith("a request is not captured"))
     assert logged["id"] == "1"
+
+
+def test_labels_that_are_objects_of_numpy_are_answered_and_captured(
+    start: Callable[..., Any], bundle_of: Callable[..., Path], numbers: pd.DataFrame, tmp_path: Path
+) -> None:
+    model = DecisionTreeClassifier(max_depth=2).fit(numbers, numbers["width"] > 0)
+    model.classes_ = np.array([np.str_("narrow"), np.str_("wide")], dtype=object)
+    folder = tmp_path / "captured"
+    server = start(bundle_of(model, numbers), SCORER="native", WORKERS="1", CAPTURE_DIR=str(folder), CAPTURE_SHARE="1")
+    tensor = {"name": "rows", "datatype": "FP64", "shape": [1, 2], "data": [0.5, 8.0]}
+    with server.connection() as connection:
+        for path, sent in (
+            ("/predict", {"instances": [TALL]}),
+            ("/v2/models/slow/infer", {"inputs": [tensor]}),
+            ("/predict", {"instances": [TALL]}),
+        ):
+            connection.request("POST", path, json.dumps(sent), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            assert (answer.status, b'["wide"]' in answer.read()) == (200, True)
+    server.process.terminate()
+    server.process.wait(10)
+    assert [line["outputs"]["predictions"] for line in captured(folder)] == [["wide"]] * 3
+
+
+@pytest.mark.parametrize("part", ["model_server.web.capture.Capture.take", "model_server.web.metrics.Metrics.scored"])
+def test_what_fails_after_an_answer_is_logged_and_does_not_matter_to_it(
+    scorer: Scorer, tmp_path: Path, caplog: pytest.LogCaptureFixture, part: str
+) -> None:
+    client = client_of(scorer, capture_dir=tmp_path, capture_share=1.0)
+    with mock.patch(part, side_effect=TypeError("a value")):
+        assert client.post("/predict", json={"instances": [TALL]}, headers={"X-Request-ID": "mine"}).status_code == 200
+    (line,) = (json.loads(JsonFormatter().format(record)) for record in caplog.records)
+    assert (line["event"], line["id"]) == ("an answered request is not counted or captured: TypeError", "mine")
+    with mock.patch("model_server.web.metrics.Metrics.look", side_effect=TypeError("a value")):
+        client.application.extensions["service"].tick()
+    assert "a value" not in caplog.text
 
 
 def test_a_full_disk_ends_the_capture_and_not_the_service(

@@ -172,6 +172,72 @@ def test_a_reload_reads_the_api_keys_anew(start: Callable[..., Any], slow_bundle
     assert {(status("old"), status("new")) for _time in range(20)} == {(401, 200)}
 
 
+def test_a_reload_with_keys_that_are_none_changes_nothing(
+    start: Callable[..., Any], slow_bundle: Path, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"ana {hashlib.sha256(b'hers').hexdigest()}\n")
+
+    def status() -> int:
+        with server.connection() as connection:
+            connection.request("GET", "/v2", headers={"X-API-Key": "hers"})
+            answer: int = connection.getresponse().status
+            return answer
+
+    server = start(slow_bundle, API_KEYS=str(keys))
+    time.sleep(1)
+    before = set(workers_of(server))
+    keys.write_text("ana a-typo\n")
+    server.process.send_signal(signal.SIGHUP)
+    time.sleep(1)
+    # One that takes the place of another has the keys that the others have.
+    os.kill(min(before), signal.SIGKILL)
+    time.sleep(1)
+    assert len(before & set(workers_of(server))) == len(before) - 1
+    assert {status() for _time in range(20)} == {200}
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    (refused,) = [line["event"] for line in lines if line["event"].startswith("not reloaded")]
+    assert refused.startswith(f"not reloaded, what serves goes on: {keys}")
+    keys.write_text(f"ana {hashlib.sha256(b'hers').hexdigest()}\n")
+    server.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 20
+    while not before.isdisjoint(workers_of(server)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert status() == 200
+
+
+def test_a_worker_that_cannot_begin_is_tried_again(
+    start: Callable[..., Any], slow_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "modules" / "sitecustomize.py").write_text(
+        "import os, pathlib\n"
+        "from model_server.scoring.scorer import Scorer\n"
+        "def start(self):\n"
+        f"    if pathlib.Path({str(tmp_path / 'broken')!r}).exists():\n"
+        "        raise RuntimeError('no memory')\n"
+        "Scorer.start = start\n"
+    )
+    server = start(slow_bundle, WORKERS="2")
+    # The second one begins later, and has begun by then.
+    time.sleep(1)
+    killed, kept = workers_of(server)
+    (tmp_path / "broken").touch()
+    os.kill(killed, signal.SIGKILL)
+    time.sleep(3)
+    assert kept in workers_of(server)
+    assert server.ready() == 200
+    lines = [json.loads(line)["event"] for line in server.log.read_text().splitlines()]
+    assert 1 <= lines.count("cannot serve: RuntimeError: no memory") <= 3
+    (tmp_path / "broken").unlink()
+    time.sleep(3)
+    assert (len(workers_of(server)), server.process.poll()) == (2, None)
+    (tmp_path / "broken").touch()
+    # Where none has ever served, it is no use to try.
+    other = start(slow_bundle, ready=False, WORKERS="1")
+    assert other.process.wait(20) == 4
+
+
 def workers_of(server: Any) -> list[int]:
     found = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
     return [int(pid) for pid in found.split()]
@@ -407,6 +473,7 @@ def test_a_client_still_sending_a_body_too_large_reads_the_refusal(
     [
         ({"MODEL_BUNDLE": "/absent"}, "model-server: /absent: No such file or directory"),
         ({"WORKERS": "many"}, "model-server: WORKERS: expected a whole number from 1, found 'many'"),
+        ({"API_KEYS": "/absent"}, "model-server: [Errno 2] No such file or directory: '/absent'"),
     ],
 )
 def test_what_cannot_be_served_is_one_line_and_status_1(

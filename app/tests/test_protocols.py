@@ -56,6 +56,7 @@ def served(bundle_of: Callable[..., Path], mixed_classifier: Any, mixed: pd.Data
 
 def client_of(served: Served) -> FlaskClient:
     service = Service(served, Settings(bundle=Path("/unused"), service=served.service))
+    service.read()
     service.start()
     return create_app(service).test_client()
 

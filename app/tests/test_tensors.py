@@ -302,6 +302,19 @@ def test_infinity_is_no_answer() -> None:
         )
 
 
+@pytest.mark.parametrize("is_binary", [False, True])
+def test_text_of_numpys_own_is_text(is_binary: bool) -> None:
+    labels = np.array([np.str_("ä"), "b"], dtype=object)
+    wanted = [{"name": "predictions", "parameters": {"binary_data": is_binary}}]
+    document, length = tensor_encoder(EACH, "m", "1")(
+        decoded(EACH, body(*each(), outputs=wanted)), {"predictions": labels}
+    )
+    if is_binary:
+        assert document[length:] == b"\2\0\0\0" + "ä".encode() + b"\1\0\0\0b"
+    else:
+        assert json.loads(document)["outputs"][0]["data"] == ["ä", "b"]
+
+
 numbers = st.none() | st.integers(-(2**64), 2**64) | st.floats(allow_nan=False, allow_infinity=False)
 
 

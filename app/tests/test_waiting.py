@@ -113,6 +113,45 @@ def test_nothing_waits_while_a_thread_is_free() -> None:
     assert run(work()) == [0, 0, pytest.approx(0.05, rel=0.5), pytest.approx(0.1, rel=0.5)]
 
 
+def test_what_runs_already_tells_how_long_others_wait_before_any_job_has_ended() -> None:
+    def take_time() -> Outcome:
+        time.sleep(0.4)
+        return Outcome(Answer(200, b""))
+
+    async def work() -> list[float]:
+        queue = Queue(asyncio.get_running_loop(), 1, "test")
+        waits = []
+        for _job in range(3):
+            queue.put(Job(take_time, failed, lambda _outcome: None, None))
+            await asyncio.sleep(0.1)
+            waits.append(queue.wait)
+        while queue.depth:
+            await asyncio.sleep(0.01)
+        return [*waits, queue.wait]
+
+    assert run(work()) == [pytest.approx(0.1, rel=0.3), pytest.approx(0.4, rel=0.3), pytest.approx(0.9, rel=0.3), 0]
+
+
+def test_the_second_job_says_more_than_the_first_which_has_everything_to_load() -> None:
+    def job(seconds: float) -> Job:
+        def take_time() -> Outcome:
+            time.sleep(seconds)
+            return Outcome(Answer(200, b""))
+
+        return Job(take_time, failed, lambda _outcome: None, None)
+
+    async def work() -> float:
+        queue = Queue(asyncio.get_running_loop(), 1, "test")
+        for seconds in (0.3, 0.05):
+            queue.put(job(seconds))
+        while queue.depth:
+            await asyncio.sleep(0.01)
+        queue.put(job(0))
+        return queue.wait
+
+    assert run(work()) == pytest.approx(0.05, rel=0.3)
+
+
 def test_a_queue_tells_its_depth_when_a_job_that_was_given_up_leaves_it_too() -> None:
     told: list[int] = []
 

@@ -40,6 +40,7 @@ def settings() -> Settings:
 @pytest.fixture
 def app(scorer: Scorer, stopping: Stopping, settings: Settings) -> Flask:
     service = Service(Served(scorer, "size", lambda: stopping.now), settings)
+    service.read()
     service.start()
     return create_app(service)
 
@@ -148,12 +149,13 @@ def test_what_the_model_fails_with_is_logged_without_its_text_and_not_told(
             raise raised from error
 
     with mock.patch.object(type(scorer.predictor), "predict", side_effect=fail):
-        answer = client.post("/predict", json=ROWS)
+        answer = client.post("/predict", json=ROWS, headers={"X-Request-ID": "mine", "traceparent": "00-0af7"})
     assert answer.status_code == status
     assert "secret" not in answer.text
     assert "secret" not in caplog.text
     line = json.loads(JsonFormatter().format(caplog.records[0]))
     assert line["event"].startswith(event)
+    assert (line["id"], line["traceparent"]) == ("mine", "00-0af7")
     assert "\nLookupError\n" in line["error"]
     assert f"\n{type(raised).__name__}\n" in line["error"]
     assert f'{__file__}", line' in line["error"]

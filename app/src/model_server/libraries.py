@@ -10,7 +10,12 @@ import os
 
 def set_up_libraries() -> None:
     """To be called before any of them is imported."""
-    # A worker's threads are the parallelism, and decoding has checked already that numbers are finite.
+    # A worker's threads are the parallelism.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
-    os.environ.setdefault("SKLEARN_ASSUME_FINITE", "1")
+    let_scikit_learn_check()
+
+
+def let_scikit_learn_check() -> None:
+    """Whatever the environment says: a step can make NaN of a number, and what comes next would answer even that."""
+    os.environ.pop("SKLEARN_ASSUME_FINITE", None)

@@ -39,12 +39,14 @@ from model_server.bundle.signature import (
     read_allowed_signers,
     read_revoked_keys,
 )
+from model_server.libraries import let_scikit_learn_check
 from model_server.scoring.formats import FORMATS
 from model_server.scoring.forms.registry import FORMS, NATIVE
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    let_scikit_learn_check()
     try:
         options.run(options)
     except (BundleError, RegistryError, SignatureError) as error:

@@ -14,7 +14,6 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from model_server.web.failures import body_too_large, failure, failure_of
-from model_server.web.logs import log_failure
 from model_server.web.metrics import OTHER
 from model_server.web.protocol import Answer, Ask, Failure
 from model_server.web.service import METRICS, Endpoint, Outcome, Service, media_type
@@ -24,7 +23,7 @@ IN_FRONT = "model_server.in_front"
 
 ROUTE = "model_server.route"
 
-KIND = "model_server.kind"
+OUTCOME = "model_server.outcome"
 
 DISCARD_SECONDS = 2.0
 """How long the rest of a refused body is read."""
@@ -43,7 +42,7 @@ def create_app(service: Service) -> Flask:
 
     def respond(outcome: Outcome) -> Response:
         answer = outcome.answer
-        request.environ[KIND] = outcome.kind
+        request.environ[OUTCOME] = outcome
         g.outcome = outcome
         response = Response(answer.body, status=answer.status, content_type=answer.content_type)
         response.headers.extend(answer.headers)
@@ -106,8 +105,7 @@ def create_app(service: Service) -> Flask:
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
-        log_failure(error)
-        return fail(failure_of(error))
+        return respond(service.failed(None, failure_of(error), request.path)._replace(error=error))
 
     @app.after_request
     def finish(response: Response) -> Response:

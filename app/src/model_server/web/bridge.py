@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Flask
 
-from model_server.web.app import IN_FRONT, KIND, ROUTE
+from model_server.web.app import IN_FRONT, OUTCOME, ROUTE
 from model_server.web.protocol import Answer
 from model_server.web.service import Outcome
 
@@ -64,8 +64,8 @@ def call_flask(
             getattr(chunks, "close", lambda: None)()
         content_type = next((value for name, value in found if name.lower() == "content-type"), "text/plain")
         own = tuple((name, value) for name, value in found if name.lower() not in _OWN)
-        return Outcome(
-            Answer(status, content, content_type, headers=own), environ.get(KIND, ""), environ.get(ROUTE, -1)
-        )
+        answer = Answer(status, content, content_type, headers=own)
+        outcome: Outcome = environ.get(OUTCOME) or Outcome(answer)
+        return outcome._replace(answer=answer, number=environ.get(ROUTE, -1))
 
     return call

@@ -22,6 +22,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from model_server.bundle.contract import DATES, Input
+from model_server.scoring.encode import to_json
 from model_server.scoring.scorer import Scored
 from model_server.web.protocol import Served
 
@@ -49,6 +51,8 @@ class Capture:
             raise ValueError(f"CAPTURE_REDACT: expected columns of the contract, found {unknown[0]!r}")
         folder.mkdir(parents=True, exist_ok=True)
         self._kept = [place for place, name in enumerate(contract.names) if name not in redacted]
+        self._columns = [contract.inputs[place] for place in self._kept]
+        self._has_bools = any(column.dtype == "bool" for column in self._columns)
         self._head = {
             "service": served.service,
             "version": manifest.version,
@@ -82,7 +86,7 @@ class Capture:
             "id": request_id,
             **self._head,
             "instances": self._instances(scored),
-            "outputs": {name: _plain(array) for name, array in scored.outputs.items()},
+            "outputs": {name: _answered(array, name) for name, array in scored.outputs.items()},
         }
         line = _encode(document) + b"\n"
         if len(line) > self._file_bytes:
@@ -109,9 +113,14 @@ class Capture:
     def _instances(self, scored: Scored) -> list[list[object]]:
         table = scored.request.table
         if isinstance(table, np.ndarray):
-            found: list[list[object]] = _plain(table[:, self._kept])
-            return found
-        return [list(row) for row in zip(*(_plain(table[place]) for place in self._kept), strict=True)]
+            kept = table[:, self._kept]
+            if not self._has_bools:
+                found: list[list[object]] = kept.tolist()
+                return found
+            arrays = list(kept.T)
+        else:
+            arrays = [table[place] for place in self._kept]
+        return [list(row) for row in zip(*map(_asked, self._columns, arrays), strict=True)]
 
     def _has_room(self, count: int) -> bool:
         return count <= self._room
@@ -125,5 +134,16 @@ class Capture:
         self._room = self._file_bytes
 
 
-def _plain(array: np.ndarray[Any, Any]) -> Any:
-    return array.tolist()
+def _asked(column: Input, values: np.ndarray[Any, Any]) -> list[object]:
+    """The values of a column as a body of /predict has them."""
+    if column.dtype in DATES:
+        # Nanoseconds would become whole numbers. A request has no more digits than these.
+        values = values.astype("datetime64[us]")
+    elif column.dtype == "bool" and values.dtype.kind == "f":
+        values = values != 0
+    found: list[object] = values.tolist()
+    return found
+
+
+def _answered(array: np.ndarray[Any, Any], name: str) -> Any:
+    return to_json(array, name) if array.dtype.kind == "O" else array.tolist()

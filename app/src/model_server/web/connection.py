@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import select
 import time
 from asyncio import Transport
 from collections.abc import Callable, Mapping
@@ -33,6 +34,9 @@ DISCARD_SECONDS = 2.0
 
 CROWDED_SECONDS = 2.0
 """How long a request may take to arrive while there are as many connections as there may be."""
+
+IDLE_SECONDS = 5.0
+"""How long a connection must have been idle to be closed for others: on one less idle a request may be on its way."""
 
 _FOREVER = math.inf
 
@@ -76,6 +80,22 @@ class Front:
         if self.is_full:
             for connection in list(self.connections):
                 connection.hurry(now)
+
+    def make_room(self) -> None:
+        """Close the connections that have been idle for longest, one in a hundred: others wait to be accepted."""
+        before = time.monotonic() - IDLE_SECONDS
+        idle = sorted((since, id(found), found) for found in self.connections if (since := found.idle_since) < before)
+        for _since, _id, connection in idle[: max(1, len(self.connections) // 100)]:
+            connection.give_up()
+
+    def warm_up(self) -> None:
+        """Ask the model for a golden row, twice, so that how long it takes is known before many wait for it."""
+        ask = self.service.golden_ask()
+        if ask is None:
+            return
+        for _time in range(2):
+            job = Job(ask, lambda error: self.service.crashed(None, error), lambda outcome: None, None)
+            self.scoring.put(job)
 
     def head(self, status: int, content_type: str, closes: bool) -> bytes:
         """The first lines of an answer, which are the same for every one of its kind."""
@@ -341,9 +361,6 @@ class Connection(asyncio.Protocol):
         """After an answer that was waited for: take what was sent meanwhile."""
         if self._discards or self._transport.is_closing():
             return
-        if self._peer_is_done:
-            self._transport.close()
-            return
         try:
             self._is_reading = self._parser.next()
         except ParseError as error:
@@ -366,7 +383,9 @@ class Connection(asyncio.Protocol):
     def _send(self, outcome: Outcome, headers: Mapping[bytes, bytes], closes: bool = False) -> None:
         front, message = self._front, self._parser.message
         answer = outcome.answer
-        closes = closes or front.closing or self._peer_is_done or not message.keeps_alive
+        closes = closes or front.closing or not message.keeps_alive
+        # Who sends nothing more still gets the answers to all that was sent.
+        closes = closes or (self._peer_is_done and not self._parser.follows)
         request_id = front.service.request_id(headers.get(b"x-request-id"))
         self._write(answer, request_id, closes)
         number = self._endpoint.number if self._endpoint else outcome.number
@@ -418,8 +437,12 @@ class Connection(asyncio.Protocol):
             self._end_with(failure(error.kind, detail))
 
     def _end_with(self, found: Failure) -> None:
+        message, path = self._parser.message, ""
         self._endpoint = None
-        self._send(self._front.service.failed(None, found), {}, closes=True)
+        if message.has_head:
+            path, _query = _target(message.target)
+            self._endpoint = self._front.endpoints.get((message.method, path.encode()))
+        self._send(self._front.service.failed(self._endpoint, found, path), dict(message.fields), closes=True)
 
     # Time
 
@@ -438,11 +461,31 @@ class Connection(asyncio.Protocol):
         if self._job is None and (self._is_reading or self._is_new) and now - self._begun > CROWDED_SECONDS:
             self.time_is_over()
 
+    @property
+    def _is_idle(self) -> bool:
+        return self._job is None and not self._is_reading and not self._is_stalled and not self._discards
+
+    @property
+    def idle_since(self) -> float:
+        """When the last answer was sent, if nothing has come since then; infinity of any other connection."""
+        return self._sent_after if self._is_idle and not self._is_new else math.inf
+
+    def give_up(self) -> None:
+        """Close the connection unless something has arrived that was not read yet."""
+        if not is_readable(self._transport.get_extra_info("socket")):
+            self._transport.close()
+
     def close_if_idle(self, opened_before: float) -> None:
         """Close the connection if nothing has arrived, and a first request is not to be expected any more either."""
-        is_idle = self._job is None and not self._is_reading and not self._is_stalled and not self._discards
-        if is_idle and (not self._is_new or self._begun < opened_before):
+        if self._is_idle and (not self._is_new or self._begun < opened_before):
             self._transport.close()
+
+
+def is_readable(sock: Any) -> bool:
+    """Whether something waits at a socket: bytes, or a connection at one that listens."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _target(target: bytes) -> tuple[str, str]:

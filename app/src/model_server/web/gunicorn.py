@@ -30,22 +30,34 @@ _GARBAGE = 20_000
 
 
 class Server(BaseApplication):
-    """The gunicorn of one loaded model. ``run()`` returns only by ending the process."""
+    """The gunicorn of one loaded model. ``run()`` returns only by ending the process.
+
+    OSError or ValueError: it could not serve with these settings.
+    """
 
     def __init__(self, served: Served, settings: Settings) -> None:
-        # One byte that the master writes and every worker reads, for signals reach the workers one after the other.
-        self._stopping = mmap.mmap(-1, 1)
+        # A byte that the master writes and every worker reads, for signals reach the workers one after the other, and
+        # one that a worker writes once it serves.
+        self._shared = mmap.mmap(-1, 2)
         self.settings = settings
         # While workers are replaced there are twice as many; a few more for those that take long to end.
         self.service = Service(replace(served, is_stopping=self.is_stopping), settings, 3 * settings.workers + 4)
+        self.service.read()
         _keep_memory()
         super().__init__()
 
     def is_stopping(self) -> bool:
-        return self._stopping[0] != 0
+        return self._shared[0] != 0
 
     def stop(self) -> None:
-        self._stopping[0] = 1
+        self._shared[0] = 1
+
+    def has_served(self) -> bool:
+        """Whether any worker has ever come so far that it serves."""
+        return self._shared[1] != 0
+
+    def serves(self) -> None:
+        self._shared[1] = 1
 
     def load_config(self) -> None:
         settings = self.settings
@@ -83,6 +95,15 @@ class Master(Arbiter):
         if sig in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             self.app.stop()
         super().signal(sig, frame)
+
+    def reload(self) -> None:
+        """Not with what no worker could serve with: then those that serve go on as they are."""
+        try:
+            self.app.service.read()
+        except (OSError, ValueError) as error:
+            self.log.error("not reloaded, what serves goes on: %s", error)
+            return
+        super().reload()
 
     def handle_usr2(self) -> None:
         """Not upgraded in place: a release starts in the other slot, and systemd knows this process alone."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,14 +21,15 @@ LOG = logging.getLogger("model_server")
 """What the server logs itself. ``extra={"fields": {...}}`` adds members to the line."""
 
 
-def log_failure(error: BaseException) -> None:
-    """Log what failed at a request: the types of exceptions and where they were raised, but no texts of others' code.
+def log_failure(error: BaseException, fields: Mapping[str, Any], event: str = "a request failed") -> None:
+    """Log what failed at the request that ``fields`` name: types of exceptions and where they were raised.
 
-    Such a text can quote the value that a model or a library could not take, which is the client's. Types and lines
-    find the fault in the code; the same request, the client's or a captured one, shows the text to who may read it.
+    A text of others' code can quote the value that a model or a library could not take, which is the client's, and is
+    not logged. Types and lines find the fault in the code; the same request, the client's or a captured one, shows the
+    text to who may read it.
     """
     what = str(error) if isinstance(error, ScoringError) else type(error).__name__
-    LOG.error("a request failed: %s", what, extra={"fields": {"error": "\n".join(_stacks(error))}})
+    LOG.error("%s: %s", event, what, extra={"fields": {**fields, "error": "\n".join(_stacks(error))}})
 
 
 def _stacks(error: BaseException) -> list[str]:

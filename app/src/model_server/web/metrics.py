@@ -193,8 +193,8 @@ class _Columns:
             if isinstance(table, np.ndarray):
                 continue
             for place, values in enumerate(table):
-                if values.dtype.kind in "fO":
-                    # Only NaN differs from itself.
+                if values.dtype.kind in "fOM":
+                    # Only NaN, and NaT of dates, differ from themselves.
                     lane[self._missing + place] += int(np.count_nonzero(np.not_equal(values, values)))
             for place in self._bounded:
                 values = table[place]

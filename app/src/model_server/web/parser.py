@@ -100,6 +100,11 @@ class Parser:
         self._check()
         return True
 
+    @property
+    def follows(self) -> bool:
+        """Whether all of the request behind ``message`` has arrived."""
+        return bool(self._behind) and self._behind[0].is_complete
+
     def close(self) -> None:
         """Nothing is fed any more: let go of what the parser is in a circle with, and of what it holds.
 

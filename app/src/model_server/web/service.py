@@ -14,6 +14,8 @@ from itertools import count
 from os import urandom
 from typing import Any, NamedTuple
 
+import msgspec
+
 from model_server.web.capture import Capture
 from model_server.web.failures import SERVER_FAILED, body_too_large, failure, failure_of, wrong_content_type
 from model_server.web.keys import Keys, read_keys
@@ -41,11 +43,13 @@ class Outcome(NamedTuple):
     """The answer to a request; ``kind`` is that of its failure, or empty.
 
     ``number`` is that of the path in the metrics where it is no endpoint's, -1 for one that has none of its own.
+    ``error`` is what the server or the model raised, for the log.
     """
 
     answer: Answer
     kind: str = ""
     number: int = -1
+    error: BaseException | None = None
 
 
 class Service:
@@ -63,6 +67,8 @@ class Service:
             for protocol, routes in protocols
             for route in routes
         }
+        # Of any method.
+        self._failures = {route.path: protocol.failure for protocol, routes in protocols for route in routes}
         manifest = served.scorer.manifest
         self.headers = {"X-Model-Version": manifest.version, "X-Model-Digest": manifest.digest[:12]}
         self.keys: Keys | None = None
@@ -73,12 +79,13 @@ class Service:
         self._logs_all = settings.access_log == "all"
         self._logs_errors = settings.access_log in ("all", "errors")
 
-    def start(self, lane: int = 0) -> None:
-        """Called once in each process that serves, before its first request. OSError or ValueError: it cannot serve."""
+    def read(self) -> None:
+        """Read what is outside the settings: the API keys, and the folder of captured requests.
+
+        Those who serve inherit it, so all of them have the same keys. OSError or ValueError: they stay as they were.
+        """
         settings = self.settings
-        self._id_prefix = urandom(6).hex().encode()
-        self.metrics.use(lane)
-        self.keys = read_keys(settings.api_keys, settings.gate_key_sha256) if settings.api_keys else None
+        keys = read_keys(settings.api_keys, settings.gate_key_sha256) if settings.api_keys else None
         if settings.capture_dir and settings.capture_share:
             self.capture = Capture(
                 self.served,
@@ -88,6 +95,12 @@ class Service:
                 settings.capture_redact,
                 settings.workers,
             )
+        self.keys = keys
+
+    def start(self, lane: int = 0) -> None:
+        """Called once in each process that serves, after ``read`` and before its first request."""
+        self._id_prefix = urandom(6).hex().encode()
+        self.metrics.use(lane)
         self.served.scorer.start()
 
     def refused(self, endpoint: Endpoint | None, content_type: str, headers: Mapping[bytes, bytes]) -> Failure | None:
@@ -101,25 +114,32 @@ class Service:
         return None
 
     def answer(self, endpoint: Endpoint, ask: Ask) -> Outcome:
-        """Run the route. Every error becomes an answer; what the server or the model raised is logged, too."""
+        """Run the route. Every error becomes an answer, which has what the server or the model raised beside it."""
         try:
             if len(ask.body) > self.settings.max_body_bytes:
                 return self.failed(endpoint, body_too_large(self.settings.max_body_bytes))
             return Outcome(endpoint.route.answer(ask))
         except Exception as error:
             found = failure_of(error)
-            if found.status >= 500 or error.__cause__ is not None:
-                log_failure(error)
-            return self.failed(endpoint, found)
+            is_logged = found.status >= 500 or error.__cause__ is not None
+            return self.failed(endpoint, found)._replace(error=error if is_logged else None)
+
+    def golden_ask(self) -> Callable[[], Outcome] | None:
+        """What asks the model for a golden row, and is no client's request; None if that is cheap, or there is none."""
+        rows = self.served.golden.get("instances", [])[:1]
+        if not rows or self.served.scorer.cheap(1):
+            return None
+        ask = Ask(msgspec.json.encode({"instances": rows}), "application/json", "", ())
+        endpoint = self.endpoints["POST", "/predict"]
+        return lambda: self.answer(endpoint, ask)
 
     def crashed(self, endpoint: Endpoint | None, error: BaseException, path: str = "") -> Outcome:
         """The answer where ``answer`` did not come back but raised ``error``, as the SystemExit of a model."""
-        log_failure(error)
-        return self.failed(endpoint, failure("server", SERVER_FAILED), path)
+        return self.failed(endpoint, failure("server", SERVER_FAILED), path)._replace(error=error)
 
     def failed(self, endpoint: Endpoint | None, found: Failure, path: str = "") -> Outcome:
         """``found`` as the endpoint's protocol says it, or the protocol that ``path`` is of."""
-        say = endpoint.failed if endpoint else protocol_of(path, PROTOCOLS).failure
+        say = endpoint.failed if endpoint else self._failures.get(path) or protocol_of(path, PROTOCOLS).failure
         answer = say(found)
         if found.kind == "unauthorized":
             answer = answer._replace(headers=(*answer.headers, ("WWW-Authenticate", "Bearer")))
@@ -149,17 +169,25 @@ class Service:
         path: bytes | None,
         headers: Mapping[bytes, bytes],
     ) -> None:
-        """Count an answered request, and log and keep it if that is asked for. What was no request has no method."""
+        """Count an answered request, and log and keep it if that is asked for. What was no request has no method.
+
+        It raises nothing: the answer was sent, and the connection goes on.
+        """
         answer = outcome.answer
-        self.metrics.answered(number, answer.status, outcome.kind, seconds)
-        if answer.scored is not None:
-            self.metrics.scored(answer.scored)
-            if self.capture is not None:
-                self._keep(request_id, answer)
+        if outcome.error is not None:
+            log_failure(outcome.error, _names(request_id, headers))
+        try:
+            self.metrics.answered(number, answer.status, outcome.kind, seconds)
+            if answer.scored is not None:
+                self.metrics.scored(answer.scored)
+                if self.capture is not None:
+                    self._keep(request_id, answer)
+        except Exception as error:
+            log_failure(error, _names(request_id, headers), "an answered request is not counted or captured")
         # Who is refused for want of time is counted alone: to log it, too, would cost the time that is wanting.
         if self._logs_all or (self._logs_errors and answer.status >= 400 and outcome.kind != "busy"):
             fields: dict[str, Any] = {
-                "id": request_id.decode(),
+                **_names(request_id, headers),
                 "method": (method or b"").decode("latin-1"),
                 # No more of it than tells which, for it is the client's.
                 "path": (path or b"")[:200].decode("latin-1"),
@@ -170,13 +198,14 @@ class Service:
                 fields["rows"] = answer.scored.request.count
             if outcome.kind:
                 fields["kind"] = outcome.kind
-            if b"traceparent" in headers:
-                fields["traceparent"] = headers[b"traceparent"][:LONGEST_ID].decode("latin-1")
             LOG.info("request", extra={"fields": fields})
 
     def tick(self) -> None:
         """Called every half second: what is counted and kept reaches those who read it."""
-        self.metrics.look()
+        try:
+            self.metrics.look()
+        except Exception as error:
+            log_failure(error, {}, "some answered rows are not counted")
         if self.capture is not None:
             try:
                 self.capture.write()
@@ -201,6 +230,14 @@ class Service:
         # A full disk must not stop the model, nor be met again at each request.
         self.capture = None
         LOG.error("nothing is captured any more: %s", error)
+
+
+def _names(request_id: bytes, headers: Mapping[bytes, bytes]) -> dict[str, str]:
+    """What a request is found by, in this log and in those of others."""
+    names = {"id": request_id.decode()}
+    if b"traceparent" in headers:
+        names["traceparent"] = headers[b"traceparent"][:LONGEST_ID].decode("latin-1")
+    return names
 
 
 def protocol_of(path: str, protocols: Sequence[Protocol]) -> Protocol:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +14,7 @@ from queue import SimpleQueue
 from selectors import DefaultSelector, SelectorKey
 from threading import Thread
 
+from model_server.web.logs import log_failure
 from model_server.web.service import Outcome
 
 _ASLEEP = 0.0005
@@ -60,24 +62,32 @@ class Queue:
         self._jobs: SimpleQueue[Job] = SimpleQueue()
         self.depth = 0
         self._mean = 0.0
+        self._done = 0
+        # When the job of each thread began; infinity where there is none.
+        self._begun = [math.inf] * threads
         for number in range(threads):
-            Thread(target=self._work, name=f"{name}-{number}", daemon=True).start()
+            Thread(target=self._work, args=(number,), name=f"{name}-{number}", daemon=True).start()
 
     @property
     def wait(self) -> float:
         """About how many seconds a job that is put in now waits before it begins."""
-        # Each of those that a thread is free for begins at once.
-        return max(0, self.depth - self._threads + 1) * self._mean / self._threads
+        waiting = self.depth - self._threads
+        if waiting < 0:
+            # It begins at once.
+            return 0.0
+        # A job that has run for so long is taken to run for as long again, for nothing else is known of it.
+        running = max(self._mean, time.monotonic() - max(self._begun))
+        return (running + waiting * (self._mean or running)) / self._threads
 
     def put(self, job: Job) -> None:
         self.depth += 1
         self._tell(self.depth)
         self._jobs.put(job)
 
-    def _work(self) -> None:
+    def _work(self, number: int) -> None:
         while True:
             job = self._jobs.get()
-            begun = time.monotonic()
+            begun = self._begun[number] = time.monotonic()
             outcome = None
             # Nobody waits for the answer of a job whose deadline is past: that was told them when it passed.
             if not job.cancelled and (job.deadline is None or begun < job.deadline):
@@ -86,6 +96,7 @@ class Queue:
                 except BaseException as error:
                     # A model may raise SystemExit. Without its thread no request would be answered any more.
                     outcome = job.failed(error)
+            self._begun[number] = math.inf
             # The loop is closed once the worker has given up waiting.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._finish, job, outcome, time.monotonic() - begun)
@@ -95,9 +106,14 @@ class Queue:
         self._tell(self.depth)
         if outcome is None:
             return
-        self._mean = seconds if not self._mean else self._mean + (seconds - self._mean) / 8
+        self._done += 1
+        # The first job waits for all that the model has to load, so the second says more.
+        self._mean = seconds if self._done <= 2 else self._mean + (seconds - self._mean) / 8
         if not job.cancelled:
             job.done(outcome)
+        elif outcome.error is not None:
+            # Nobody is told any more, so nobody logs it with the request.
+            log_failure(outcome.error, {})
 
 
 class Turns(DefaultSelector):

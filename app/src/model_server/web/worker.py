@@ -16,13 +16,16 @@ from typing import Any
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gasgi import ASGIWorker
 
-from model_server.web.connection import Connection, Front
+from model_server.scoring.errors import line_of
+from model_server.web.connection import Connection, Front, is_readable
 from model_server.web.logs import LOG
 from model_server.web.waiting import Turns
 
 LINGER = 2.0
 """Seconds in which a stopping worker still takes what a balancer sends that has not noticed yet."""
 
+RETRY = 2.0
+"""Seconds from one try to begin a worker to the next, where workers have served before."""
 
 OUT_OF_MEMORY_SCORE = 500
 """Where memory is short the kernel is to end a worker, which the master replaces, and not the master."""
@@ -58,11 +61,18 @@ class Worker(ASGIWorker):
             Path("/proc/self/oom_score_adj").write_text(str(OUT_OF_MEMORY_SCORE))
         try:
             self.app.service.start(self.lane)
-        except (OSError, ValueError) as error:
-            # Not to be tried again and again.
-            LOG.error("cannot serve: %s", error)
-            raise SystemExit(Arbiter.APP_LOAD_ERROR) from None
+        except Exception as error:
+            LOG.error("cannot serve: %s", line_of(error))
+            if not self.app.has_served():
+                # Not to be tried again and again.
+                raise SystemExit(Arbiter.APP_LOAD_ERROR) from None
+            # Others serve. The master begins another worker when this one has ended: not at once, over and over.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), RETRY)
+            raise SystemExit(1) from None
+        self.app.serves()
         self.front = Front(self.app.service, self.flask, self.loop, self._turns)
+        self.front.warm_up()
         # The first address is the one for everything, a second one for metrics alone.
         self._listeners = [
             _Listener(self.front, listener.sock, is_private=number > 0) for number, listener in enumerate(self.sockets)
@@ -82,6 +92,8 @@ class Worker(ASGIWorker):
         self.notify()
         self._accept()
         self.front.tick()
+        if self.front.is_full and any(listener.is_awaited for listener in self._listeners):
+            self.front.make_room()
         self.app.service.tick()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._told.wait(), seconds)
@@ -127,6 +139,11 @@ class _Listener:
         self._is_listening = False
         self._tasks: set[asyncio.Task[Any]] = set()
         sock.setblocking(False)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a client waits to be accepted."""
+        return is_readable(self._sock)
 
     def listen(self, wanted: bool) -> None:
         if wanted != self._is_listening:

@@ -98,18 +98,24 @@ def _is_identity(transformer: Any) -> bool:
 
 def _steps(writer: Writer, transformers: list[Any]) -> list[dict[str, str]]:
     dtype = np.dtype(writer.dtype)
-    written = []
+    written: list[dict[str, str]] = []
     for transformer in transformers:
         kind = type(transformer).__name__
         if kind not in _KINDS or not type(transformer).__module__.startswith("sklearn."):
             raise NotCompiledError(f"{kind} has no such form")
-        for operation, found in _KINDS[kind](transformer):
+        operations = _KINDS[kind](transformer)
+        if written and any(operation in _HIDING for operation, found in operations):
+            written.append(writer.operation("finite", 0))
+        for operation, found in operations:
             values = np.asarray(found)
             written.append(writer.operation(operation, values.astype(dtype) if values.dtype.kind == "f" else values))
     return written
 
 
 Operations = list[tuple[str, Any]]
+
+_HIDING = ("at_least", "columns", "fill")
+"""Operations after which it is not seen any more that a value before them was infinite, which scikit-learn refuses."""
 
 
 def _standard(scaler: Any) -> Operations:

@@ -18,7 +18,7 @@ from model_server.bundle.contract import FLOATS, INTEGERS, Contract, Input
 from model_server.scoring.errors import line_of
 from model_server.scoring.estimators import estimators
 from model_server.scoring.forms.compiler import NotCompiledError
-from model_server.scoring.forms.operations import Array
+from model_server.scoring.forms.operations import Array, narrowed
 from model_server.scoring.scorer import Outputs
 from model_server.scoring.table import Table, column_array, is_numeric, matrix, table_of_columns
 
@@ -45,11 +45,13 @@ _DTYPES = {
 class Onnx:
     """A predictor. It takes one tensor of all columns, or one with a column each; then their names are the contract's.
 
-    The model's first output is the predictions, its second the probabilities, or an anomaly's scores.
+    The model's first output is the predictions, its second the probabilities, or an anomaly's scores. If
+    ``is_compiled``, scikit-learn would have refused what makes NaN or infinity of them.
     """
 
     data: bytes
     contract: Contract
+    is_compiled: bool = False
     cheap_rows: int = field(default=0, init=False)
     _feed: Callable[[Table], dict[str, Array]] = field(init=False)
     _run: Callable[..., list[Any]] = field(init=False)
@@ -73,12 +75,15 @@ class Onnx:
 
     def predict(self, table: Table, probabilities: bool) -> Outputs:
         more = "probabilities" if probabilities else "scores" if self.contract.has_scores else ""
-        wanted = self._outputs if more else self._outputs[:1]
+        # Labels do not show that they are those of NaN.
+        wanted = self._outputs if more or self.is_compiled else self._outputs[:1]
         try:
             found = self._run(wanted, self._feed(table))
         except self._failed as error:
             # Types and shapes are right, so it is a value, as text that an encoder has not seen.
             raise ValueError("ONNX Runtime refuses a value") from error
+        if self.is_compiled and not all(map(_is_sound, found)):
+            raise ValueError("a value is too large for the model")
         predictions = np.asarray(found[0])
         outputs = {"predictions": _flat(predictions)}
         if more:
@@ -112,6 +117,11 @@ def _some_value(column: Input) -> Array:
     return np.array([""], dtype=object)
 
 
+def _is_sound(values: Any) -> bool:
+    array = np.asarray(values)
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+
+
 def _flat(values: Array) -> Array:
     return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
 
@@ -120,13 +130,13 @@ def _feed(inputs: list[Any], contract: Contract) -> Callable[[Table], dict[str, 
     dtypes = [_DTYPES[tensor.type] for tensor in inputs]
     if len(inputs) == 1 and is_numeric(contract):
         name, dtype = inputs[0].name, dtypes[0]
-        return lambda table: {name: matrix(table).astype(dtype, copy=False)}
+        return lambda table: {name: narrowed(matrix(table), dtype)}
     places = [contract.names.index(tensor.name) for tensor in inputs]
 
     def columns(table: Table) -> dict[str, Array]:
         arrays = table.T if isinstance(table, np.ndarray) else table
         return {
-            contract.names[place]: arrays[place].astype(dtype).reshape(-1, 1)
+            contract.names[place]: narrowed(arrays[place], dtype).reshape(-1, 1)
             for place, dtype in zip(places, dtypes, strict=True)
         }
 
@@ -171,7 +181,7 @@ def compile_onnx(model: Any, contract: Contract) -> Iterator[bytes]:
         options = {id(model): {"zipmap": False}} if contract.has_probabilities else None
         try:
             data: bytes = to_onnx(model, initial_types=initial, options=options).SerializeToString()
-            Onnx(data, contract).start()
+            load_compiled_onnx(data, contract).start()
         except Exception as error:
             reason = line_of(error)[:120]
             continue
@@ -185,6 +195,10 @@ def compile_onnx(model: Any, contract: Contract) -> Iterator[bytes]:
 
 def load_onnx(data: bytes, contract: Contract) -> Onnx:
     return Onnx(data, contract)
+
+
+def load_compiled_onnx(data: bytes, contract: Contract) -> Onnx:
+    return Onnx(data, contract, is_compiled=True)
 
 
 class OnnxModel:

@@ -14,6 +14,23 @@ Array = np.ndarray[Any, Any]
 Operation = Callable[[Array, Array], Array]
 Steps = list[tuple[Operation, Array]]
 
+
+def narrowed(rows: Array, dtype: np.dtype[Any] | type[Any]) -> Array:
+    """Rows in another dtype; a ValueError if a number is too large for it, as scikit-learn raises it."""
+    try:
+        with np.errstate(over="raise"):
+            return rows.astype(dtype, copy=False)
+    except FloatingPointError:
+        raise ValueError("a value is too large for the model") from None
+
+
+def _finite(rows: Array, _nothing: Array) -> Array:
+    """Rows as they are; a ValueError if a value is infinite, as scikit-learn raises it."""
+    if np.isinf(rows).any():
+        raise ValueError("a value is too large for the model")
+    return rows
+
+
 OPERATIONS: dict[str, Operation] = {
     "add": np.add,
     "subtract": np.subtract,
@@ -23,6 +40,7 @@ OPERATIONS: dict[str, Operation] = {
     "at_most": np.minimum,
     "fill": lambda rows, values: np.where(np.isnan(rows), values, rows),
     "columns": lambda rows, chosen: rows[:, chosen],
+    "finite": _finite,
     # Transposed as scikit-learn does, so that BLAS adds in the same order.
     "product": lambda rows, coefficients: rows @ coefficients.T,
 }

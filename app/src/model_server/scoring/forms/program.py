@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a model is compiled to that numpy alone can run: blocks of columns, steps, perhaps trees, and an outcome.
 
-Each part does what scikit-learn's does, in the same order and precision, without its checks.
+Each part does what scikit-learn's does, in the same order and precision. Of its checks one is left, at the end: a value
+that became infinite or NaN on the way is refused.
 """
 
 from __future__ import annotations
@@ -26,13 +27,17 @@ from model_server.scoring.table import Table, matrix
 
 @dataclass(frozen=True)
 class Program:
-    """A predictor. ``rows`` makes numbers of a table, ``steps`` change them, and ``raw`` runs the trees of a model."""
+    """A predictor. ``rows`` makes numbers of a table, ``steps`` change them, and ``raw`` runs the trees of a model.
+
+    ``is_sound`` tells which of the numbers that the steps end with are what a model may answer; None: all of them are.
+    """
 
     rows: Callable[[Table], Array]
     steps: Steps
     raw: Callable[[Array], Array] | None
     outcome: Outcome
     cheap_rows: int
+    is_sound: Callable[[Array], Array] | None
 
     def start(self) -> None:
         """Nothing: arrays in memory are inherited, and shared as long as nobody writes to them."""
@@ -41,6 +46,9 @@ class Program:
         rows = self.rows(table)
         for operation, values in self.steps:
             rows = operation(rows, values)
+        # As bytes, for that is several times sooner done than all() of a few values.
+        if self.is_sound and 0 in self.is_sound(rows).tobytes():
+            raise ValueError("a value is too large for the model")
         raw = self.raw(rows) if self.raw else rows
         outputs = {"predictions": self.outcome.decide(raw)}
         if probabilities:
@@ -65,7 +73,28 @@ def read_program(data: bytes, contract: Contract) -> Program:
         outcome=Outcome.read(document["outcome"], arrays),
         # Two nanoseconds for a number or a node, and the columns of text are looked up one by one.
         cheap_rows=int(1e6 / (2 * work + 2000 * len(document["blocks"]) + 100)),
+        is_sound=_sound(trees is not None, bool(blocks) or len(steps) > (0 if trees else _LINEAR), nullable),
     )
+
+
+_LINEAR = 2
+"""Steps that are a linear model itself: a product and a sum."""
+
+
+def _sound(has_trees: bool, is_changed: bool, nullable: bool) -> Callable[[Array], Array] | None:
+    """What is asked is finite. What is made of it before the model has it may be not, and then scikit-learn refuses it.
+
+    A linear model is checked at its very end, for there all that was infinite still shows; missing values are trees'
+    to take.
+    """
+    if not is_changed:
+        return None
+    return _not_infinite if has_trees and nullable else np.isfinite
+
+
+def _not_infinite(rows: Array) -> Array:
+    infinite: Array = np.isinf(rows)
+    return ~infinite
 
 
 def _float32_rows(table: Table) -> Array:

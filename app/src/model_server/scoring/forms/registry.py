@@ -39,5 +39,5 @@ def _one_file(compile_: Callable[[Any, Contract], bytes]) -> Callable[[Any, Cont
 FORMS = {
     "linear": Form(_one_file(compile_linear), program.read_program, "compiled/linear.npz"),
     "trees": Form(_one_file(compile_trees), program.read_program, "compiled/trees.npz"),
-    "onnx": Form(onnx.compile_onnx, onnx.load_onnx, "compiled/model.onnx", packages=("onnxruntime",)),
+    "onnx": Form(onnx.compile_onnx, onnx.load_compiled_onnx, "compiled/model.onnx", packages=("onnxruntime",)),
 }

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from model_server.scoring.forms.operations import Array
+from model_server.scoring.forms.operations import Array, narrowed
 
 LANES = 1 << 15
 """Rows times trees that are walked at once: what stays in a processor's cache."""
@@ -58,9 +58,7 @@ class Trees:
 
     def raw(self, rows: Array) -> Array:
         """Rows to raw values: rows and outputs, or rows, outputs and classes."""
-        with np.errstate(over="ignore"):
-            # What is too large for float32 becomes infinite, as in scikit-learn where finiteness is assumed.
-            rows = np.ascontiguousarray(rows, dtype=self.threshold.dtype)
+        rows = np.ascontiguousarray(narrowed(rows, self.threshold.dtype))
         count = max(1, LANES // len(self.roots))
         if len(rows) <= count:
             return self._sums(rows)
