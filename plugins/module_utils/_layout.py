@@ -68,7 +68,7 @@ class Layout:
         return self.envs / env
 
     def service(self, service: str) -> Path:
-        """Who starts or stops a slot of the service holds this folder meanwhile."""
+        """Who tries a release of the service, or starts or stops a slot of it, holds this folder meanwhile."""
         return self.services / service
 
     def releases(self, service: str) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.modelfleet.onprem.plugins.module_utils._files import only_one
 from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import Layout
 from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import ADVICE
 from ansible_collections.modelfleet.onprem.plugins.modules import model_load
@@ -109,6 +110,17 @@ def test_what_has_passed_is_not_tried_again(try_: Callable[..., Any], trials: Tr
     assert try_(limits={"MemoryMax": "2G"})["tried"] is True
     assert try_(limits={"MemoryMax": "2G"}, settings={"WORKERS": 3})["tried"] is True
     assert len(trials.runs) == 3
+
+
+def test_a_trial_that_another_run_began_is_waited_for(
+    try_: Callable[..., Any], trials: Trials, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_load, "STALE_SECONDS", -59)
+    with only_one(layout.service("tumour"), "trying a release"):
+        said = try_()["msg"]
+    assert said == f"{layout.service('tumour')}: another run has been trying a release for more than 1 s"
+    assert trials.runs == []
+    assert try_()["tried"]
 
 
 @pytest.mark.parametrize(
