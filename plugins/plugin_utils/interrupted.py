@@ -38,7 +38,8 @@ def find_died(
     alive = why_alive(last, service, balancers, where, runs)
     if alive:
         raise ServiceError(
-            f"{service}: expected no other rollout to run, found {last.describe(service)}, which {alive}"
+            f"{service}: expected no other rollout to run, found {last.describe(service)}, which {alive}: "
+            "wait for its end, or end it and run this again"
         )
     return last
 
