@@ -283,6 +283,7 @@ def latency(server: Server, expected: Expected) -> Finding:
     limits = [f"p99 of at most {most:g} ms"] if most is not None else []
     limits += [f"p99 of at most {factor:g} times the old release's"] if compares else []
     words = "; ".join(limits)
+    why_alone = ""
     try:
         try:
             times, old_times = _measure_beside(server, expected, rows)
