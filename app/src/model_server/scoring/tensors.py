@@ -405,5 +405,5 @@ def _bytes(array: Array, datatype: str) -> bytes:
 
 
 def _text(value: Any) -> str:
-    # A str of numpy's own is a str, and none that JSON is written of.
-    return value if type(value) is str else str(value)
+    # A str of numpy's own is a str as well, but none that JSON is written of.
+    return str(value)
