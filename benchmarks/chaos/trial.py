@@ -176,8 +176,13 @@ def balancers_say(fleet: Fleet, since: float) -> list[str]:
         f"journalctl --output=short-precise --no-pager --since=@{since:.0f} --unit=haproxy --unit=keepalived"
         " | grep --extended-regexp 'STATE|(client=.* status=([^2]|2.*(ended=[^-]|retries=[^0])))' | tail --lines=8"
     )
-    balancers = [host.name for host in fleet.hosts if host.name.startswith("lb")]
-    return [line for name in balancers for line in on(fleet, name, "sh", "-c", program).splitlines()]
+    said: list[str] = []
+    for name in [host.name for host in fleet.hosts if host.name.startswith("lb")]:
+        try:
+            said += on(fleet, name, "sh", "-c", program).splitlines()
+        except StepError as error:
+            said.append(str(error))
+    return said
 
 
 def end_of(process: subprocess.Popen[str]) -> str:

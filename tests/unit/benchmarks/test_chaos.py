@@ -101,6 +101,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(trials, "playbook", playbook)
         monkeypatch.setattr(trials, "_is_locked", lambda *_: locked)
         monkeypatch.setattr(trials, "deploy", deploy)
+        monkeypatch.setattr(trials, "balancers_say", lambda *_: ["what balancers say of it"])
         return trials.run(trials.Trial("swap", fault, 0, then), 1, random.Random(1)), ran
 
     return run
@@ -153,6 +154,7 @@ def test_only_what_was_in_flight_on_what_is_killed_may_be_lost(
 ) -> None:
     outcome, _ran = tried(replace(HARMLESS, loses=loses), failed=failed)
     assert (outcome.excess, bool(outcome.problem)) == (excess, excess > 0)
+    assert outcome.problem.endswith("what balancers say of it" if excess else "")
 
 
 def test_the_section_of_the_readme_has_a_row_a_fault() -> None:
