@@ -93,21 +93,45 @@ def read_trial(ended: Ended, limit: str, seconds: float) -> Trial:
     document = _last_document(ended.output)
     if ended.failed is not None:
         return Trial(document, _describe(ended.failed, ended.said, limit, seconds))
-    # What it took at most is said at its end alone.
-    if "peak" not in document:
+    trial = Trial(document)
+    # What it took at most is said at its end alone, and all of this of what has passed.
+    if document.get("peak") is None or (trial.passed and any(document.get(name) is None for name in _TAKEN)):
         return Trial(document, f"that its process ended before it had answered{_last_words(ended.said)}")
-    return Trial(document)
+    return trial
+
+
+_NONE = type(None)
+_DOCUMENT: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("environment", "load"), (str, _NONE)),
+    **dict.fromkeys(("python", "packages"), (dict, _NONE)),
+    **dict.fromkeys(("peak", "answering", "rows"), (int, _NONE)),
+    "seconds": (int, float, _NONE),
+}
+_TAKEN = ("seconds", "rows", "peak", "answering")
+
+
+def _is_document(found: Any) -> bool:
+    """Whether it is what a trial prints. The model runs in its process, and may print what it likes."""
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), kinds) for name, kinds in _DOCUMENT.items()):
+        return False
+    python, packages = found.get("python"), found.get("packages") or {}
+    return (not python or _is_pin(python, str)) and all(_is_pin(pin, str, _NONE) for pin in packages.values())
+
+
+def _is_pin(pin: Any, *found: type) -> bool:
+    return isinstance(pin, dict) and isinstance(pin.get("expected"), str) and isinstance(pin.get("found", 0), found)
 
 
 def _last_document(output: str) -> dict[str, Any]:
-    """The last line of ``output`` that is a JSON object; empty if none is."""
+    """The last line of ``output`` that is a document of a trial; empty if none is."""
     for line in reversed(output.splitlines()):
         try:
             document = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(document, dict):
-            return document
+        if _is_document(document):
+            found: dict[str, Any] = document
+            return found
     return {}
 
 

@@ -194,6 +194,26 @@ def test_the_last_document_is_what_counts() -> None:
     assert read_trial(ended(output="\n".join(lines)), "1G", 60).document == {**PASSED, "load": "no"}
 
 
+@pytest.mark.parametrize(
+    "printed",
+    [
+        {**PASSED, "peak": "much"},
+        {**PASSED, "seconds": [1]},
+        {**PASSED, "load": 5},
+        {**PASSED, "python": {"expected": "3.11"}},
+        {**PASSED, "packages": {"numpy": "2"}},
+        {**PASSED, "packages": {"numpy": {"expected": None, "found": "2"}}},
+        {**PASSED, "packages": "none"},
+        {name: value for name, value in PASSED.items() if name != "answering"},
+    ],
+)
+def test_what_a_model_prints_that_is_no_trials_document_is_none(printed: dict[str, Any]) -> None:
+    trial = read_trial(ended(output=json.dumps(printed)), "1G", 60)
+    assert (trial.passed, trial.ended) == (False, "that its process ended before it had answered")
+    judge_environment(trial, "3-0a1b2c3d4e5f")
+    assert judge_load(trial, "1G", 60, 2, Memory(10**12), None).passed is False
+
+
 def test_an_older_python_is_the_environments_and_the_model_loads() -> None:
     trial = read_trial(ended(output=json.dumps({**PASSED, **OLDER})), "1G", 60)
     assert (trial.passed, trial.refused) == (True, False)
