@@ -89,14 +89,17 @@ def test_a_queue_tells_how_long_it_is_and_scores_nothing_that_nobody_waits_for()
     assert done == [200, 200]
 
 
+def job(seconds: float) -> Job:
+    """One that takes so long, and of which nobody is told."""
+
+    def take_time() -> Outcome:
+        time.sleep(seconds)
+        return Outcome(Answer(200, b""))
+
+    return Job(take_time, failed, lambda _outcome: None, None)
+
+
 def test_nothing_waits_while_a_thread_is_free() -> None:
-    def job(seconds: float) -> Job:
-        def take_time() -> Outcome:
-            time.sleep(seconds)
-            return Outcome(Answer(200, b""))
-
-        return Job(take_time, failed, lambda _outcome: None, None)
-
     async def work() -> list[float]:
         queue = Queue(asyncio.get_running_loop(), 2, "test")
         queue.put(job(0.1))
@@ -114,15 +117,11 @@ def test_nothing_waits_while_a_thread_is_free() -> None:
 
 
 def test_what_runs_already_tells_how_long_others_wait_before_any_job_has_ended() -> None:
-    def take_time() -> Outcome:
-        time.sleep(0.4)
-        return Outcome(Answer(200, b""))
-
     async def work() -> list[float]:
         queue = Queue(asyncio.get_running_loop(), 1, "test")
         waits = []
         for _job in range(3):
-            queue.put(Job(take_time, failed, lambda _outcome: None, None))
+            queue.put(job(0.4))
             await asyncio.sleep(0.1)
             waits.append(queue.wait)
         while queue.depth:
@@ -133,13 +132,6 @@ def test_what_runs_already_tells_how_long_others_wait_before_any_job_has_ended()
 
 
 def test_the_second_job_says_more_than_the_first_which_has_everything_to_load() -> None:
-    def job(seconds: float) -> Job:
-        def take_time() -> Outcome:
-            time.sleep(seconds)
-            return Outcome(Answer(200, b""))
-
-        return Job(take_time, failed, lambda _outcome: None, None)
-
     async def work() -> float:
         queue = Queue(asyncio.get_running_loop(), 1, "test")
         for seconds in (0.3, 0.05):

@@ -90,7 +90,11 @@ def test_they_take_turns_and_are_warm_before() -> None:
     asked: list[str] = []
 
     def named(name: str) -> Ask:
-        return lambda _row: asked.append(name) or 0.001  # type: ignore[func-returns-value]
+        def ask(_row: object) -> float:
+            asked.append(name)
+            return 0.001
+
+        return ask
 
     measure([named("new"), named("old")], range(20))
     assert asked == 10 * ["new"] + 10 * ["old"] + TURNS * (50 * ["new"] + 50 * ["old"])
