@@ -200,16 +200,18 @@ def check_holds(journal: Journal, name: str) -> Rollout:
     return rollout
 
 
-def start_step(journal: Journal, name: str, step: str, hosts: Sequence[str], at: str) -> list[Write]:
-    """A step begins; the one before it is done then."""
-    rollout = check_holds(journal, name)
+def start_step(
+    journal: Journal, name: str, step: str, hosts: Sequence[str], at: str, gates: Sequence[Mapping[str, Any]] = ()
+) -> list[Write]:
+    """A step begins; the one before it is done then. ``gates`` is what they have found so far."""
+    rollout = _found(check_holds(journal, name), gates)
     steps = (*_close(rollout, "done", at).steps, Step(step, tuple(hosts), "started", at, at))
     return [Write(_record(name), replace(rollout, steps=steps))]
 
 
-def finish_step(journal: Journal, name: str, at: str) -> list[Write]:
-    """The step that began last is done."""
-    return [Write(_record(name), _close(check_holds(journal, name), "done", at))]
+def finish_step(journal: Journal, name: str, at: str, gates: Sequence[Mapping[str, Any]] = ()) -> list[Write]:
+    """The step that began last is done. ``gates`` is what they have found so far."""
+    return [Write(_record(name), _close(_found(check_holds(journal, name), gates), "done", at))]
 
 
 def end(
@@ -222,8 +224,8 @@ def end(
     held = [service for service in rollout.services if _holds(journal, service, name)] if rollout else []
     if rollout is None or not held:
         return []
-    closed = _close(rollout, "done" if verdict == "done" else "failed", at)
-    ended = replace(closed, verdict=verdict, reason=reason, gates=tuple(gates), ended=at)
+    closed = _close(_found(rollout, gates), "done" if verdict == "done" else "failed", at)
+    ended = replace(closed, verdict=verdict, reason=reason, ended=at)
     return [Write(_record(name), ended), *(Write(_lock(service)) for service in sorted(held))]
 
 
@@ -346,6 +348,11 @@ def _lock(service: str) -> str:
 def _holds(journal: Journal, service: str, name: str) -> bool:
     lock = journal.files.get(_lock(service))
     return lock is not None and lock.id == name
+
+
+def _found(rollout: Rollout, gates: Sequence[Mapping[str, Any]]) -> Rollout:
+    """With what the gates found; what is known already stays where nothing is told."""
+    return replace(rollout, gates=tuple(gates) or rollout.gates)
 
 
 def _close(rollout: Rollout, state: str, at: str) -> Rollout:

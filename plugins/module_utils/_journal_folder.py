@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ._files import flush_folder, only_one, write_file
 from ._journal import (
@@ -75,16 +76,18 @@ class JournalFolder:
         with self.alone() as journal:
             yield check_holds(journal, rollout)
 
-    def start_step(self, rollout: str | None, step: str, hosts: Sequence[str] = ()) -> None:
+    def start_step(
+        self, rollout: str | None, step: str, hosts: Sequence[str] = (), gates: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         """A step of a rollout begins, unless there is no rollout."""
         if rollout:
             with self.alone() as journal:
-                self.write(start_step(journal, rollout, step, hosts, now()))
+                self.write(start_step(journal, rollout, step, hosts, now(), gates))
 
-    def finish_step(self, rollout: str | None) -> None:
+    def finish_step(self, rollout: str | None, gates: Sequence[Mapping[str, Any]] = ()) -> None:
         if rollout:
             with self.alone() as journal:
-                self.write(finish_step(journal, rollout, now()))
+                self.write(finish_step(journal, rollout, now(), gates))
 
     def _take(self, path: Path, rollout: Rollout) -> None:
         """Make a lock: whole, and only if there is none, whoever else is about to."""

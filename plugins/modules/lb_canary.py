@@ -36,6 +36,11 @@ options:
       - The id of the rollout that this is a step of, which begins in the journal before the share is given and lasts
         until the next one. It must hold the services still.
     type: str
+  gates:
+    description: What the gates have found so far, for the journal, as M(modelfleet.onprem.rollout_gates) returned it.
+    type: list
+    elements: dict
+    default: []
 extends_documentation_fragment:
   - modelfleet.onprem.attributes
   - modelfleet.onprem.balancer
@@ -104,6 +109,7 @@ ARGUMENTS = {
     "services": {"type": "dict", "required": True},
     "wait_timeout": {"type": "float", "default": 30},
     "rollout": {"type": "str"},
+    "gates": {"type": "list", "elements": "dict", "default": []},
 }
 
 
@@ -137,7 +143,8 @@ def set_shares(balancer: Balancer, params: dict[str, Any], check_mode: bool) -> 
     if check_mode:
         return before, after
     journal = JournalFolder(params["rollouts_dir"])
-    journal.start_step(params["rollout"], f"canary {', '.join(show_share(canary.share) for canary in canaries)}")
+    shares = ", ".join(show_share(canary.share) for canary in canaries)
+    journal.start_step(params["rollout"], f"canary {shares}", gates=params["gates"])
     if before == after:
         return before, after
     for canary in canaries:

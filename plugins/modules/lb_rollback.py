@@ -50,6 +50,8 @@ options:
       - The rollout that this is, as M(modelfleet.onprem.rollout_request) returned it. It begins, moves and ends in the
         same run, and is in the journal then; unless it is to O(hold).
       - A service that another rollout holds is cold, for there is more to do than to move.
+      - Where it is only O(staged), it begins and no more. Of several balancers the first one is where rollouts meet,
+        and who is refused there asks no other to move.
     type: dict
   hold:
     description:
@@ -77,6 +79,11 @@ options:
     description: For each service its RV(revisions) as an earlier run returned them, which must still be so.
     type: dict
     default: {}
+  gates:
+    description: What the gates have found so far, for the journal, as M(modelfleet.onprem.rollout_gates) returned it.
+    type: list
+    elements: dict
+    default: []
 extends_documentation_fragment:
   - modelfleet.onprem.attributes
   - modelfleet.onprem.balancer
@@ -194,6 +201,7 @@ ARGUMENTS = {
     "staged": {"type": "bool", "default": False},
     "at": {"type": "float"},
     "revisions": {"type": "dict", "default": {}},
+    "gates": {"type": "list", "elements": "dict", "default": []},
 }
 
 
@@ -228,7 +236,7 @@ def find_canaries(state: State, params: dict[str, Any]) -> list[Canary]:
 def find_target(state: State, journal: Journal, params: dict[str, Any], service: str) -> Target | Cold | None:
     """Where a service is to go, or why it cannot go there at once; None if it is there already."""
     holder = journal.holder(service)
-    if params["begin"] and holder:
+    if params["begin"] and holder and holder.id != params["begin"].get("id"):
         return Cold(service, None, refusal(service, holder))
     wanted = params["targets"].get(service)
     if wanted is None:
@@ -309,6 +317,19 @@ def rollout_of(begun: dict[str, Any], state: State, targets: Sequence[Target]) -
     return replace(rollout, steps=(Step("move", (), "started", ""),))
 
 
+def begin_rollout(folder: JournalFolder, params: dict[str, Any], change: Change) -> Rollout:
+    """The rollout of ``begin``, in the journal, unless something has changed that an earlier run returned."""
+    rollout = rollout_of(params["begin"], change.read, change.targets)
+    with folder.alone() as journal:
+        writes = begin(journal, rollout, now())
+        # What it has begun to hold only it has changed, by that.
+        held = {name for name in rollout.services if (holder := journal.holder(name)) and holder.id == rollout.id}
+        read = {name: found for name, found in params["revisions"].items() if name not in held}
+        check_revisions(change.read, journal, read)
+        folder.write(writes)
+    return rollout
+
+
 def move_in_rollout(
     balancer: Balancer,
     folder: JournalFolder,
@@ -317,18 +338,15 @@ def move_in_rollout(
 ) -> None:
     """Move, with the journal written before and after it."""
     if not params["begin"]:
-        folder.start_step(params["rollout"], "move")
+        folder.start_step(params["rollout"], "move", gates=params["gates"])
         with folder.holding(params["rollout"]):
             change.commit(balancer, params["at"])
         folder.finish_step(params["rollout"])
         return
-    rollout = rollout_of(params["begin"], change.read, change.targets)
-    with folder.alone() as journal:
-        writes = begin(journal, rollout, now())
-        check_revisions(change.read, journal, params["revisions"])
-        folder.write(writes)
+    rollout = begin_rollout(folder, params, change)
     try:
-        change.commit(balancer, params["at"])
+        with folder.holding(rollout.id):
+            change.commit(balancer, params["at"])
     except (ValueError, OSError) as error:
         with folder.alone() as journal:
             folder.write(end(journal, rollout.id, "failed", now(), str(error)))
@@ -356,6 +374,8 @@ def main() -> None:
             warm, cold = sort_services(balancer, journal, before, services, params, module.check_mode)
             change = Change(before, warm, canaries)
             after = before if params["staged"] else change.of(before)
+            if params["staged"] and params["begin"] and warm and not cold and not module.check_mode:
+                begin_rollout(folder, params, change)
             if before != after and not module.check_mode:
                 for service in ended:
                     # Whoever takes it through its steps must not go on.

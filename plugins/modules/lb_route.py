@@ -55,6 +55,11 @@ options:
       - The id of the rollout that this is the step C(move) of, which is noted in the journal before and after it.
       - It must hold the services still, and if it is a canary nobody must have ended it.
     type: str
+  gates:
+    description: What the gates have found so far, for the journal, as M(modelfleet.onprem.rollout_gates) returned it.
+    type: list
+    elements: dict
+    default: []
 extends_documentation_fragment:
   - modelfleet.onprem.attributes
   - modelfleet.onprem.balancer
@@ -133,6 +138,7 @@ ARGUMENTS = {
     "staged": {"type": "bool", "default": False},
     "at": {"type": "float"},
     "rollout": {"type": "str"},
+    "gates": {"type": "list", "elements": "dict", "default": []},
 }
 
 
@@ -169,7 +175,7 @@ def move_routes(balancer: Balancer, params: dict[str, Any], check_mode: bool) ->
         return before, before if params["staged"] else move(before, targets)
     journal = JournalFolder(params["rollouts_dir"])
     if not params["staged"]:
-        journal.start_step(params["rollout"], "move")
+        journal.start_step(params["rollout"], "move", gates=params["gates"])
     check_pools(balancer, [target for target in targets if move(before, [target]) != before], params)
     if params["staged"]:
         return before, before

@@ -59,6 +59,11 @@ options:
         share of them.
     type: bool
     default: false
+  gates:
+    description: What the gates have found so far, for the journal, as M(modelfleet.onprem.rollout_gates) returned it.
+    type: list
+    elements: dict
+    default: []
 extends_documentation_fragment:
   - modelfleet.onprem.attributes
   - modelfleet.onprem.balancer
@@ -122,6 +127,7 @@ ARGUMENTS = {
     "rollout": {"type": "str"},
     "step": {"type": "str", "default": "replace"},
     "idle": {"type": "bool", "default": False},
+    "gates": {"type": "list", "elements": "dict", "default": []},
 }
 
 
@@ -221,7 +227,7 @@ def put(balancer: Balancer, params: dict[str, Any], check_mode: bool) -> list[Po
         return before
     if params["state"] != "ready":
         names = dict.fromkeys(server.name for server in before)
-        journal.start_step(params["rollout"], params["step"], list(names))
+        journal.start_step(params["rollout"], params["step"], list(names), params["gates"])
     try:
         if params["state"] == "ready":
             servers.bring_back(params["timeout"], params["wait_up"])
@@ -230,7 +236,7 @@ def put(balancer: Balancer, params: dict[str, Any], check_mode: bool) -> list[Po
     finally:
         balancer.save_servers()
     if params["state"] == "ready":
-        journal.finish_step(params["rollout"])
+        journal.finish_step(params["rollout"], params["gates"])
     return before
 
 

@@ -30,6 +30,11 @@ options:
     description: The port of C(/metrics) of each slot, where it is not the service's own.
     type: dict
     default: {}
+  rollout:
+    description:
+      - The id of the rollout whose canary this is.
+      - One that was taken over meanwhile is not watched any longer, and fails.
+    type: str
 extends_documentation_fragment:
   - modelfleet.onprem.attributes.info
   - modelfleet.onprem.balancer
@@ -110,6 +115,8 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._figures import 
 )
 from ansible_collections.modelfleet.onprem.plugins.module_utils._haproxy import OPTIONS, PoolServer
 from ansible_collections.modelfleet.onprem.plugins.module_utils._http import HttpError, Server
+from ansible_collections.modelfleet.onprem.plugins.module_utils._journal import check_holds
+from ansible_collections.modelfleet.onprem.plugins.module_utils._journal_folder import JournalFolder
 from ansible_collections.modelfleet.onprem.plugins.module_utils._route import other, pool_of
 from ansible_collections.modelfleet.onprem.plugins.module_utils._watch import (
     INTERVAL,
@@ -124,6 +131,7 @@ ARGUMENTS = {
     "service": {"type": "str", "required": True},
     "seconds": {"type": "float", "required": True},
     "metrics_ports": {"type": "dict", "default": {}},
+    "rollout": {"type": "str"},
 }
 NOTHING = {
     "control": "go",
@@ -167,11 +175,15 @@ def watch(params: Mapping[str, Any]) -> dict[str, Any]:
     pools = Pools(baseline=pool_of(service, slot), canary=pool_of(service, other(slot)))
     ports = {pool_of(service, name): int(port) for name, port in params["metrics_ports"].items()}
     control_file = ControlFile(params["rollouts_dir"], service)
+    journal = JournalFolder(params["rollouts_dir"])
     started = time.monotonic()
     first = last = look(params["socket"], pools)
     before = scrape(first.servers, ports)
     failing, control = "", Control()
     while True:
+        # Before it says that somebody watches: an orphan of a controller that died must not keep others waiting.
+        if params["rollout"]:
+            check_holds(journal.read(), params["rollout"])
         control_file.touch()
         control = control_file.read()
         left = started + params["seconds"] - time.monotonic()

@@ -33,9 +33,13 @@ def new_rollout() -> dict[str, Any]:
         "id": f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}",
         "who": name_user(getpass.getuser(), os.environ),
         "from": socket.gethostname(),
-        # An action runs in a child of ansible-playbook.
-        "process": name_process(os.getppid()),
+        "process": _own_process(),
     }
+
+
+def _own_process() -> str | None:
+    # An action runs in a child of ansible-playbook.
+    return name_process(os.getppid())
 
 
 def name_user(user: str, environment: Mapping[str, str]) -> str:
@@ -56,8 +60,8 @@ def name_process(pid: int) -> str | None:
 
 
 def still_runs(process: str) -> bool:
-    """Whether the process that ``name_process`` named has not ended."""
-    return name_process(int(process.partition("-")[0])) == process
+    """Whether the process that ``name_process`` named has not ended, and is another one than this run's own."""
+    return process != _own_process() and name_process(int(process.partition("-")[0])) == process
 
 
 def work_here(

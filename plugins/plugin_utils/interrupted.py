@@ -98,9 +98,11 @@ def begin_rollout(
     balancers: Mapping[str, BalancerState],
 ) -> dict[str, Any]:
     """What a run of ``plans`` writes into the journals as it begins; nothing, if it finds nothing to do."""
-    taken = list(dict.fromkeys(holder.id for plan in plans for holder in find_holders(plan.service, balancers)))
-    if all(plan.unchanged for plan in plans) and not taken:
+    held = list(dict.fromkeys(holder.id for plan in plans for holder in find_holders(plan.service, balancers)))
+    if all(plan.unchanged for plan in plans) and not held:
         return {}
+    # A warm rollback that one of several balancers could not make goes on as one that is cold.
+    taken = [name for name in held if name != request["rollout"]["id"]]
     first = next(
         (
             (name, hosts)

@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from ansible_collections.modelfleet.onprem.plugins.plugin_utils.controller import name_process
 
-from tests.unit.playbooks.test_interrupted import begun, says, steps
+from tests.unit.playbooks.test_interrupted import DIED, begun, says, steps
 from tests.unit.plugins.states import ONE, TWO, balancer_state, host_state, slot_state
 
 BOTH = ("lb1", "lb2")
@@ -84,8 +86,8 @@ def test_what_a_balancer_that_is_down_may_know_is_not_stopped(command: Callable[
 @pytest.mark.parametrize(
     ("gone", "expected"),
     [
-        # Each is asked, then told, and it ends when all have moved.
-        ([], ["lb_rollback"] * 4 + ["lb_rollout"] * 2),
+        # Each is asked, the first one is where it begins, each is told, and it ends when all have moved.
+        ([], ["lb_rollback"] * 5 + ["lb_rollout"] * 2),
         # The plan finds out that it is down, and then the other one goes back alone.
         (["lb2"], ["lb_rollback", "model_info", "model_info", "lb_info", "lb_rollout", "lb_rollback", "lb_rollout"]),
     ],
@@ -103,11 +105,26 @@ def test_a_warm_rollback_does_not_wait_for_a_balancer_that_is_down(
 
 def test_a_warm_rollback_that_one_balancer_did_not_make_stays_open(command: Callable[..., Any], tmp_path: Any) -> None:
     went = {**WARM, "changed": True}
-    for number, answer in enumerate([went, went, went, {"failed": True, "msg": "tumour_blue: found it DOWN"}]):
+    for number, answer in enumerate([went, went, went, went, {"failed": True, "msg": "tumour_blue: found it DOWN"}]):
         (tmp_path / f"lb_rollback.answer.{number}").write_text(json.dumps(answer))
     run = command("rollback", serving(), balancers=BOTH)
-    assert (run.code, [step["module"] for step in run.told]) == (2, ["lb_rollback"] * 4)
-    assert [step.get("hold", False) for step in run.told[2:]] == [True, True]
+    assert (run.code, [step["module"] for step in run.told]) == (2, ["lb_rollback"] * 5)
+    assert [step.get("hold", False) for step in run.told[3:]] == [True, True]
+
+
+def test_a_warm_rollback_that_another_one_came_before_asks_no_other_balancer_to_move(
+    command: Callable[..., Any], tmp_path: Any
+) -> None:
+    held = {**COLD, "cold": {"tumour": {"release": None, "reason": "held"}}, "held": ["tumour"]}
+    for number, answer in enumerate([WARM, WARM, held]):
+        (tmp_path / f"lb_rollback.answer.{number}").write_text(json.dumps(answer))
+    balancer = serving()["lb_info"]["load_balancer"]
+    alive = {**DIED, "from": socket.gethostname(), "process": name_process(os.getpid())}
+    balancer["services"]["tumour"]["rollout"] = alive
+    run = command("rollback", {**serving(), "lb_info": {"load_balancer": balancer}}, balancers=BOTH)
+    told = [step for step in run.told if step["module"] == "lb_rollback"]
+    assert (run.code, [step.get("staged", False) for step in told]) == (2, [False, False, True])
+    assert f"runs still as process {os.getpid()}" in " ".join(run.output.split())
 
 
 def test_a_rollback_that_one_balancer_refuses_moves_none(command: Callable[..., Any], tmp_path: Any) -> None:

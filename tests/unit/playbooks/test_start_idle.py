@@ -106,6 +106,16 @@ def test_a_failure_stops_the_release_on_every_host_and_is_said_once(
     assert run.output.count("\nload was overridden: it fits\n") == 1
 
 
+def test_what_the_gates_found_is_in_the_journal_before_requests_go_there(play: Callable[..., Any]) -> None:
+    plan = {**PLAN, "record": ["lb1"], "in_place": [], "rollout": {"id": "20260102T030405Z-0a1b2c3d"}}
+    found = {**NO_START["gates"][0], "gate": "golden", "verdict": "pass"}
+    answers = {"model_probe": 2 * [{"gates": [found]}]}
+    request = {**REQUEST, "action": "deploy", "max_fail_percentage": 0}
+    run = play(["start_idle", "move"], request, plan, answering=answers)
+    [moved] = [step for step in run.told if step["module"] == "lb_route"]
+    assert {each.get("host") for each in moved["gates"] if each["gate"] == "golden"} == {"m1", "m2"}
+
+
 def test_each_module_that_puts_gates_has_the_whole_policy(start: Callable[..., Any]) -> None:
     put = {step["module"]: step["gates"] for step in start().told if "gates" in step}
     assert put == {"model_load": POLICY, "model_probe": POLICY}

@@ -530,7 +530,9 @@ def test_a_rollout_has_an_id_and_says_who_begins_it_and_where(ask: Callable[...,
     first, second = (ask(action="rollback")["request"]["rollout"] for _each in range(2))
     assert check_id(first["id"]) != second["id"]
     assert first["process"] == name_process(os.getppid())
-    assert still_runs(first["process"])
+    # Another one would be refused while it runs; a run is not kept from going on with what it began itself.
+    assert not still_runs(first["process"])
+    assert still_runs(str(name_process(os.getpid())))
     assert not still_runs("1-0")
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.modelfleet.onprem.plugins.module_utils._control import Control, ControlFile
+from ansible_collections.modelfleet.onprem.plugins.module_utils._journal import begin, read_rollout
+from ansible_collections.modelfleet.onprem.plugins.module_utils._journal_folder import JournalFolder
 from ansible_collections.modelfleet.onprem.plugins.modules import (
     lb_canary,
     lb_control,
@@ -433,6 +435,28 @@ def test_watching_counts_what_both_sides_answered(fleet: Fleet, give: Callable[.
     assert (sides["canary"]["errors"], sides["baseline"]["errors"]) == (0, 0)
     assert sides["canary"]["latency"]["+Inf"] == inside
     assert sides["canary"]["predictions"] == {"1": inside}
+
+
+def test_a_canary_of_a_rollout_that_was_taken_over_is_not_watched_any_longer(
+    fleet: Fleet, give: Callable[..., Any], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lb_watch, "INTERVAL", 0.1)
+    give("header", 100)
+    folder = JournalFolder(fleet.params["rollouts_dir"])
+    ids = [f"20260102T03040{number}Z-0000000{number}" for number in (1, 2)]
+
+    def begun(name: str, *dead: str) -> None:
+        services = {"header": {"release": release(2), "slot": "green", "was": {"release": release(1), "slot": "blue"}}}
+        rollout = {"id": name, "action": "deploy", "services": services, "takes_over": list(dead)}
+        with folder.alone() as journal:
+            folder.write(begin(journal, read_rollout(rollout, "test"), "2026-01-02T03:04:05Z"))
+
+    begun(ids[0])
+    taking = threading.Timer(0.5, begun, (ids[1], ids[0]))
+    taking.start()
+    found = run_module(lb_watch, capsys, **fleet.params, service="header", seconds=30, rollout=ids[0])
+    taking.join()
+    assert found["msg"].startswith(f"{ids[0]}: expected to hold header, found deploy {ids[1]}")
 
 
 def test_watching_ends_at_once_when_the_canary_fails(

@@ -70,6 +70,10 @@ class Fleet:
     def wanted(self, slot: str, version: int, *services: str) -> dict[str, object]:
         return {"services": {name: {"slot": slot, "release": release(version)} for name in services or ("tumour",)}}
 
+    def serving(self) -> int:
+        """Which version answers for the first service."""
+        return int(self.machine.get("/tumour/predict")[1]["version"])
+
     def stop(self) -> None:
         self.machine.stop()
         for slots in self.models.values():
@@ -606,10 +610,14 @@ def test_a_rollout_begins_steps_and_ends_in_the_journal(fleet: Fleet, capsys: Ca
     assert (checked["changed"], in_journal(fleet, capsys)) == (True, [])
     assert run_module(lb_rollout, capsys, **fleet.params, state="begun", rollout=begun, revisions=read)["changed"]
     run_module(lb_rollout, capsys, **fleet.params, state="step", id=name, step="start", hosts=["model1"])
-    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2), rollout=name)
-    for server_state in ("drain", "ready"):
-        servers = ["tumour_blue/model1"]
-        run_module(lb_server, capsys, **fleet.params, servers=servers, state=server_state, rollout=name, step="stop")
+    # What the gates found is there from the step on that follows them, whatever becomes of the run.
+    found = {"gate": "golden", "verdict": "pass"}
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2), rollout=name, gates=[found])
+    assert in_journal(fleet, capsys)[0]["gates"] == [found]
+    for server_state, gates in (("drain", []), ("ready", [found, found])):
+        step = {"servers": ["tumour_blue/model1"], "state": server_state, "step": "stop", "gates": gates}
+        run_module(lb_server, capsys, **fleet.params, **step, rollout=name)
+        assert in_journal(fleet, capsys)[0]["gates"] == [found, *gates[1:]]
     assert run_module(lb_rollout, capsys, **fleet.params, state="ended", id=name, verdict="done")["changed"]
     assert not run_module(lb_rollout, capsys, **fleet.params, state="ended", id=name, verdict="failed")["changed"]
     [found] = in_journal(fleet, capsys)
@@ -764,7 +772,7 @@ def test_who_needs_the_journal_takes_it_before_the_routes(
     run_module(lb_route, capsys, **fleet.params, **fleet.wanted("blue", 1))
     run_module(lb_rollout, capsys, **fleet.params, state="begun", rollout=rollout_of(1))
     wanted = {"release": release(2), **({"slot": "green"} if change is lb_route.move_routes else {"share": 100})}
-    waits = {"min_up": "100%", "wait_timeout": 5, "verify": True, "staged": False, "at": None}
+    waits = {"min_up": "100%", "wait_timeout": 5, "verify": True, "staged": False, "at": None, "gates": []}
     params = {**fleet.params, **waits, "services": {"tumour": wanted}, "rollout": rollout_of(1)["id"]}
     with _haproxy.Process(params["socket"]) as process:
         balancer = _haproxy.Balancer(process, params["state_dir"], params["master_socket"])
@@ -852,6 +860,48 @@ def test_a_rollback_of_several_balancers_holds_until_all_have_moved(fleet: Fleet
     assert rollout_of(1)["id"] in other["cold"]["tumour"]["reason"]
     assert run_module(lb_rollout, capsys, **fleet.params, state="ended", id=begun["id"], verdict="done")["changed"]
     assert in_journal(fleet, capsys)[0]["verdict"] == "done"
+
+
+def test_where_rollouts_meet_a_rollback_begins_before_it_moves(fleet: Fleet, capsys: Capture) -> None:
+    for slot, version in (("blue", 1), ("green", 2)):
+        run_module(lb_route, capsys, **fleet.params, **fleet.wanted(slot, version))
+    begun = {"id": rollout_of(1)["id"], "who": "anna", "from": "ops1"}
+    asked = run_module(lb_rollback, capsys, check=True, **fleet.params, services=["tumour"], begin=begun)
+    params = {**fleet.params, "services": ["tumour"], "begin": begun, "revisions": asked["revisions"]}
+    taken = run_module(lb_rollback, capsys, **params, staged=True)
+    assert (taken["changed"], taken["cold"]) == (False, {})
+    assert fleet.serving() == 2
+    [found] = in_journal(fleet, capsys)
+    assert (found["verdict"], [step["state"] for step in found["steps"]]) == ("running", ["started"])
+    # Another one that was asked in the same moment finds it held, and moves nothing.
+    late = {**params, "begin": {**begun, "id": rollout_of(2)["id"]}}
+    assert begun["id"] in run_module(lb_rollback, capsys, **late, staged=True)["cold"]["tumour"]["reason"]
+    # What was read before it began is still so for itself.
+    assert run_module(lb_rollback, capsys, **params, hold=True)["changed"]
+    assert fleet.serving() == 1
+    assert [it["verdict"] for it in in_journal(fleet, capsys)] == ["running"]
+
+
+def test_a_rollback_that_was_taken_over_meanwhile_does_not_move(
+    fleet: Fleet, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for slot, version in (("blue", 1), ("green", 2)):
+        run_module(lb_route, capsys, **fleet.params, **fleet.wanted(slot, version))
+    begun = {"id": rollout_of(1)["id"], "who": "anna", "from": "ops1"}
+    begin_rollout = lb_rollback.begin_rollout
+
+    def then_another(*given: Any) -> Any:
+        found = begin_rollout(*given)
+        taking = {**rollout_of(2), "takes_over": [begun["id"]]}
+        folder = JournalFolder(fleet.params["rollouts_dir"])
+        with folder.alone() as journal:
+            folder.write(begin(journal, read_rollout(taking, "test"), "2026-01-02T03:04:05Z"))
+        return found
+
+    monkeypatch.setattr(lb_rollback, "begin_rollout", then_another)
+    found = run_module(lb_rollback, capsys, **fleet.params, services=["tumour"], begin=begun)
+    assert found["msg"].startswith(f"{begun['id']}: expected to hold tumour, found deploy {rollout_of(2)['id']}")
+    assert fleet.serving() == 2
 
 
 def test_what_is_only_staged_is_waited_for_and_moves_nothing(fleet: Fleet, capsys: Capture) -> None:
