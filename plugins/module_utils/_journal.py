@@ -229,6 +229,12 @@ def end(
     return [Write(_record(name), ended), *(Write(_lock(service)) for service in sorted(held))]
 
 
+def leave(journal: Journal, name: str, at: str, reason: str, gates: Sequence[Mapping[str, Any]] = ()) -> list[Write]:
+    """A step has failed, and the rollout goes no further: it holds its services until another one takes it over."""
+    rollout = _close(_found(check_holds(journal, name), gates), "failed", at)
+    return [Write(_record(name), replace(rollout, reason=reason))]
+
+
 def refuse(journal: Journal, rollout: Rollout, at: str, reason: str, gates: Sequence[Mapping[str, Any]]) -> list[Write]:
     """A rollout that the controller's gates refuse, which never holds a service: a record of one that has ended."""
     nothing = replace(rollout, takes_over=(), undoes=None, steps=())

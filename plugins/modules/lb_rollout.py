@@ -23,16 +23,18 @@ options:
       - V(begun) takes the lock of each service, if what was read of it in O(revisions) is still so.
       - V(step) notes that O(step) begins, and that the one before it is done. A rollout that was taken over is refused.
       - V(ended) notes O(verdict) and lets go of the services. Nothing happens if the rollout holds none any more.
+      - V(left) notes with O(reason) and O(gates) that it has failed half-way. It holds its services still, until
+        another one finishes or undoes it. A rollout that was taken over is refused.
       - V(refused) notes a rollout that has failed before it began, with O(reason) and O(gates). It holds no service.
     type: str
-    choices: [begun, step, ended, refused]
+    choices: [begun, step, ended, left, refused]
     required: true
   rollout:
     description: >-
       What begins, as M(modelfleet.onprem.rollout_plan) returned it. Required with O(state=begun) and O(state=refused).
     type: dict
   id:
-    description: The id of the rollout. Required with O(state=step) and O(state=ended).
+    description: The id of the rollout. Required with O(state=step), O(state=ended) and O(state=left).
     type: str
   revisions:
     description: For each service what M(modelfleet.onprem.lb_info) returned as C(revision).
@@ -51,7 +53,7 @@ options:
     type: str
     choices: [done, failed, withdrawn]
   reason:
-    description: Why, if it is not V(done).
+    description: Why, if it is not V(done). Required with O(state=left).
     type: str
     default: ""
   gates:
@@ -112,6 +114,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._journal import 
     begin,
     check_revisions,
     end,
+    leave,
     read_rollout,
     refuse,
     start_step,
@@ -120,7 +123,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._journal_folder 
 
 ARGUMENTS = {
     **OPTIONS,
-    "state": {"type": "str", "choices": ["begun", "step", "ended", "refused"], "required": True},
+    "state": {"type": "str", "choices": ["begun", "step", "ended", "left", "refused"], "required": True},
     "rollout": {"type": "dict"},
     "id": {"type": "str"},
     "revisions": {"type": "dict", "default": {}},
@@ -134,6 +137,7 @@ REQUIRED = [
     ("state", "begun", ["rollout"]),
     ("state", "step", ["id", "step"]),
     ("state", "ended", ["id", "verdict"]),
+    ("state", "left", ["id", "reason"]),
     ("state", "refused", ["rollout"]),
 ]
 
@@ -154,6 +158,8 @@ def plan_writes(params: dict[str, Any], journal: Journal) -> list[Write]:
         return start_step(journal, params["id"], params["step"], params["hosts"], now())
     if params["state"] == "refused":
         return refuse(journal, read_rollout(params["rollout"], "rollout"), now(), params["reason"], params["gates"])
+    if params["state"] == "left":
+        return leave(journal, params["id"], now(), params["reason"], params["gates"])
     return end(journal, params["id"], params["verdict"], now(), params["reason"], params["gates"])
 
 

@@ -19,6 +19,8 @@ PLAN = {
     "service": "tumour",
     "slot": "blue",
     "release": {"name": "2-bbbbbbbbbbbb", "version": "2", "digest": "b" * 64},
+    "was": {"release": "1-aaaaaaaaaaaa", "slot": "blue"},
+    "running": [],
     "in_place": ["m1", "m2"],
     "batches": ["100%"],
     "put_back": {"m1": BEFORE, "m2": BEFORE},
@@ -117,6 +119,35 @@ def test_the_batch_is_a_step_and_its_failure_the_end(play: Callable[..., Any]) -
     name = JOURNAL["rollout"]["id"]
     assert [step.get("rollout") or step.get("id") for step in told] == [name, None, name]
     assert (told[-1]["verdict"], told[-1]["reason"]) == ("failed", "gate golden")
+
+
+NEXT_BATCH = {"batches": [1, "100%"]}
+AHEAD = {"in_place": ["m2"], "running": ["m1"]}
+FIRST = {"was": {"release": None, "slot": None}}
+
+
+@pytest.mark.parametrize(
+    ("plan", "probes", "ended"),
+    [
+        (NEXT_BATCH, [{}, {"failed": True, "msg": "gate golden"}], False),
+        (AHEAD, [{"failed": True, "msg": "gate golden"}], False),
+        ({**AHEAD, "was": {"release": TWO.name, "slot": "blue"}}, [{"failed": True, "msg": "gate golden"}], True),
+        ({**NEXT_BATCH, **FIRST}, [{}, {"failed": True, "msg": "gate golden"}], True),
+        (NEXT_BATCH, [{"failed": True, "msg": "gate golden"}], True),
+    ],
+    ids=["a later batch", "of a run that was cut short", "other settings", "a first deploy", "the first batch"],
+)
+def test_what_is_half_done_is_held_until_it_is_finished_or_undone(
+    play: Callable[..., Any], plan: Mapping[str, Any], probes: list[Any], ended: bool
+) -> None:
+    request = {**REQUEST, "balancers": ["lb1"]}
+    run = play("in_place", request, {**PLAN, **JOURNAL, **plan}, answering={"model_probe": probes})
+    print(run.output)
+    [told] = [step for step in run.told if step["module"] == "lb_rollout"]
+    assert (run.code != 0, told["state"]) == (True, "ended" if ended else "left")
+    said = f"m1 stays on {TWO.name}: resume.yml finishes the rollout, rollback.yml undoes it"
+    assert (said in " ".join(run.output.split())) is not ended
+    assert told["reason"] == ("gate golden" if ended else f"gate golden; m1 stays on {TWO.name}")
 
 
 def states(run: Any) -> list[str]:

@@ -95,7 +95,9 @@ def test_resume_in_place_puts_back_what_served_before_the_rollout_that_died(
     replaced = steps(run)
     assert run.code != 0
     assert replaced[1] == ("lb_server", "maint")
-    assert replaced[-2:] == [("lb_server", "ready"), ("lb_rollout", "ended")]
+    # The other host may serve the release already, and then nothing has ended.
+    is_half_done = strategy == "rolling" and unit == "active"
+    assert replaced[-2:] == [("lb_server", "ready"), ("lb_rollout", "left" if is_half_done else "ended")]
     batch = len(next(step["servers"] for step in run.told if step["module"] == "lb_server"))
     slots = [(step.get("release"), step.get("state")) for step in run.told if step["module"] == "model_slot"]
     assert slots == [(TWO.name, None)] * batch + [(ONE.name, "started")] * batch

@@ -47,7 +47,11 @@ def test_where_one_is_not_ready_none_moves_and_the_run_ends(play: Callable[..., 
     plan = {**PLAN, "record": record, "begin": record}
     run = play(["move", "end"], REQUEST, plan, gone=["lb2"], answering={"lb_route": [{"clock": 1000.5}]})
     assert run.code != 0
-    assert [(step["module"], step.get("staged")) for step in run.told] == [("lb_route", True)]
+    # The one that answers notes why the rollout is left; it holds the service.
+    assert [(step["module"], step.get("state", step.get("staged"))) for step in run.told] == [
+        ("lb_route", True),
+        ("lb_rollout", "left"),
+    ]
     assert "lb2: Task failed: " in run.output
     assert "; resume.yml finishes the rollout, rollback.yml undoes it" in run.output
 

@@ -21,6 +21,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._journal import 
     end,
     finish_step,
     format_rollout,
+    leave,
     merge,
     parse_rollout,
     read_rollout,
@@ -90,6 +91,21 @@ def test_a_rollout_that_died_is_taken_over_and_may_not_go_on(undoes: str | None,
     with pytest.raises(JournalError, match=f"{name_of(1)}: expected to hold tumour, found deploy {name_of(2)} of"):
         start_step(journal, name_of(1), "move", [], LATER)
     assert end(journal, name_of(1), "failed", LATER) == []
+
+
+def test_a_rollout_that_is_left_holds_its_services_and_says_why() -> None:
+    journal = begun("tumour", "prices")
+    journal = journal.after(start_step(journal, name_of(1), "replace", ["model2"], AT))
+    gates = [{"gate": "golden", "verdict": "fail"}]
+    left = journal.after(leave(journal, name_of(1), LATER, "it crashed", gates))
+    found = left.holder("tumour")
+    assert found == left.holder("prices")
+    assert found
+    assert (found.verdict, found.reason, found.gates, found.ended) == ("running", "it crashed", tuple(gates), None)
+    assert found.step == "replace (model2) failed"
+    taken = left.after(begin(left, rollout(2, "tumour", "prices", takes_over=(name_of(1),)), LATER))
+    with pytest.raises(JournalError, match="expected to hold tumour"):
+        leave(taken, name_of(1), LATER, "it crashed")
 
 
 def test_a_rollout_that_is_refused_before_it_began_is_kept_and_holds_nothing() -> None:
