@@ -106,14 +106,14 @@ def build(
     """Write the bundle of ``model`` to the folder ``out``, which must be missing or empty; all of it or nothing.
 
     ``rows`` are the training data or a sample of it. They give the contract, and the golden rows are taken from them.
-    ``targets`` are columns of it that the model does not take. The model is compiled to the fastest form that is proven
+    ``targets`` are columns of it that the model does not take. The model is compiled to the first form that is proven
     equal, or to ``scorer`` if that is given. ``trusted`` are types of a skops file that it may be made of, ``modules``
     files with classes of its own, which the bundle ships. ``agree`` is given the contract that the rows say, and gives
     that of the bundle, or a BundleError; ``saved_with`` is what is known of the versions that the model was written
     with, which the locked packages must have; ``where`` names the model in errors.
 
-    The same inputs give the same bundle, byte for byte, but not with ``timings``, which puts into the manifest how long
-    predictions take.
+    The same inputs give the same bundle, byte for byte, but not with ``timings``, which takes the fastest of the forms
+    that are proven equal, and puts into the manifest how long predictions take in each.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out}: expected an empty folder or none")
