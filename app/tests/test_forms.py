@@ -297,6 +297,47 @@ def test_a_form_that_differs_is_not_kept(bundle_of: Bundle, classifier: Any, num
     assert tried[0] == {"form": "linear", "equal": False, "reason": "its probabilities differ on rows of the data"}
 
 
+BEYOND = NUMBERS[:, 0].max() + (NUMBERS[:, 0].max() - NUMBERS[:, 0].min()) / 2
+
+
+class WrongAlone:
+    """Another predictor, which is wrong for a row that is asked alone and ``is_unusual``."""
+
+    def __init__(self, predictor: Predictor, is_unusual: Callable[[Any], bool]) -> None:
+        self.predictor = predictor
+        self.is_unusual = is_unusual
+        self.cheap_rows = 0
+
+    def start(self) -> None:
+        self.predictor.start()
+
+    def predict(self, table: Any, probabilities: bool) -> Outputs:
+        outputs = self.predictor.predict(table, probabilities)
+        is_wrong = len(table) == 1 and self.is_unusual(table[0])
+        return {**outputs, "probabilities": outputs["probabilities"] + 1e-3} if is_wrong else outputs
+
+
+@pytest.mark.parametrize(
+    ("is_unusual", "where"),
+    [
+        (lambda row: (NUMBERS[200:] == row).all(axis=1).any(), "the data"),
+        (lambda row: not (row == NUMBERS).all(axis=1).any(), "the data's values in other combinations"),
+        (lambda row: not np.isin(row, NUMBERS).any() and row[0] < NUMBERS[:, 0].max(), "values near the data"),
+        (lambda row: row[0] == BEYOND, "the edges of the contract's ranges and beyond"),
+    ],
+)
+def test_a_form_that_differs_for_a_row_alone_is_not_kept(
+    bundle_of: Bundle, is_unusual: Callable[[Any], bool], where: str
+) -> None:
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(NUMBERS, TWO)
+    form = FORMS["linear"]
+    wrong = replace(form, load=lambda data, contract: WrongAlone(form.load(data, contract), is_unusual))
+    with mock.patch.dict(FORMS, {"linear": wrong}, clear=True):
+        manifest = read_manifest(bundle_of(model, pd.DataFrame(NUMBERS, columns=COLUMNS)))
+    (tried,) = manifest.tried
+    assert tried == {"form": "linear", "equal": False, "reason": f"its probabilities differ on rows of {where}"}
+
+
 def test_the_form_can_be_chosen(bundle_of: Bundle, classifier: Any, numbers: pd.DataFrame) -> None:
     assert read_manifest(bundle_of(classifier, numbers, scorer="native")).scorer == "native"
     bundle = bundle_of(classifier, numbers)

@@ -43,7 +43,7 @@ from model_server.bundle.manifest import (
     parse_manifest,
     verify,
 )
-from model_server.bundle.prove import UNSEEN, choose
+from model_server.bundle.prove import UNSEEN, choose, evenly
 from model_server.bundle.sbom import sbom
 from model_server.scoring.encode import to_json
 from model_server.scoring.errors import ScoringError
@@ -319,7 +319,7 @@ def _observed(
     """The contract with its outputs, and the golden rows as the model server will answer them."""
     if _finds_anomalies(model):
         contract = replace(contract, outputs=(Output("scores", "float64", (-1,)),))
-    frame = frame.iloc[_evenly(len(frame), CANDIDATES)]
+    frame = frame.iloc[evenly(len(frame), CANDIDATES)]
     instances = _instances(frame)
     try:
         # As a request's rows, so that what is compared later is what is served.
@@ -476,12 +476,7 @@ def _spread(predictions: Any, count: int) -> list[int]:
     """``count`` rows from the smallest to the largest prediction, so that every common answer is among them."""
     first = predictions.reshape(len(predictions), -1)[:, 0]
     order = np.argsort(first.astype(str) if first.dtype == object else first, kind="stable")
-    return sorted(int(order[place]) for place in _evenly(len(order), count))
-
-
-def _evenly(length: int, count: int) -> list[int]:
-    """``count`` evenly spaced indexes below ``length``, or all if there are fewer."""
-    return [int(place) for place in np.linspace(0, length - 1, min(count, length))]
+    return sorted(int(order[place]) for place in evenly(len(order), count))
 
 
 def _document(document: dict[str, Any]) -> bytes:

@@ -31,7 +31,7 @@ from model_server.scoring.table import Table, table_of_columns
 SAMPLED = 12_000
 """Rows sampled around the data."""
 ALONE = 200
-"""Rows that are compared one at a time, too, for a single row can take another way through a form."""
+"""Rows of each sample that are compared one at a time, too, for a single row can take another way through a form."""
 CHUNK = 5_000
 UNSEEN = "?\x00unseen"
 """Text that no data has."""
@@ -138,9 +138,7 @@ def _compare(
     """How many rows were compared and the largest difference; a NotCompiledError for the first that differs."""
     largest = 0.0
     for sample in samples:
-        spans = [(0, sample.count)]
-        if sample.what == "the data":
-            spans += [(row, row + 1) for row in range(min(ALONE, sample.count))]
+        spans = [(0, sample.count), *((row, row + 1) for row in evenly(sample.count, ALONE))]
         for first, last in spans:
             try:
                 found = predictor.predict(_part(sample.table, first, last), contract.has_probabilities)
@@ -257,6 +255,11 @@ def _as(column: Input, values: Array) -> Array:
         return rounded
     narrowed: Array = values.astype(dtype)
     return narrowed
+
+
+def evenly(length: int, count: int) -> list[int]:
+    """``count`` evenly spaced indexes below ``length``, or all if there are fewer."""
+    return [int(place) for place in np.linspace(0, length - 1, min(count, length))]
 
 
 def _part(table: Table, first: int, last: int) -> Table:
