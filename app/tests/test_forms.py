@@ -10,8 +10,10 @@ import json
 import pickle
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -68,13 +70,14 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from model_server.bundle.cli import main
 from model_server.bundle.contract import Contract, Input
 from model_server.bundle.manifest import BundleError, read_manifest
-from model_server.bundle.prove import _around, _difference
+from model_server.bundle.prove import _around, _difference, overall
 from model_server.scoring.decode import decoder
 from model_server.scoring.encode import encode
 from model_server.scoring.errors import RefusedError
 from model_server.scoring.forms.registry import FORMS
 from model_server.scoring.load import load
-from model_server.scoring.scorer import Scorer
+from model_server.scoring.scorer import Outputs, Predictor, Scorer
+from model_server.scoring.table import Table
 
 Bundle = Callable[..., Path]
 random = np.random.default_rng(11)
@@ -294,6 +297,47 @@ def test_a_form_that_differs_is_not_kept(bundle_of: Bundle, classifier: Any, num
     assert tried[0] == {"form": "linear", "equal": False, "reason": "its probabilities differ on rows of the data"}
 
 
+BEYOND = NUMBERS[:, 0].max() + (NUMBERS[:, 0].max() - NUMBERS[:, 0].min()) / 2
+
+
+class WrongAlone:
+    """Another predictor, which is wrong for a row that is asked alone and ``is_unusual``."""
+
+    def __init__(self, predictor: Predictor, is_unusual: Callable[[Any], bool]) -> None:
+        self.predictor = predictor
+        self.is_unusual = is_unusual
+        self.cheap_rows = 0
+
+    def start(self) -> None:
+        self.predictor.start()
+
+    def predict(self, table: Any, probabilities: bool) -> Outputs:
+        outputs = self.predictor.predict(table, probabilities)
+        is_wrong = len(table) == 1 and self.is_unusual(table[0])
+        return {**outputs, "probabilities": outputs["probabilities"] + 1e-3} if is_wrong else outputs
+
+
+@pytest.mark.parametrize(
+    ("is_unusual", "where"),
+    [
+        (lambda row: (NUMBERS[200:] == row).all(axis=1).any(), "the data"),
+        (lambda row: not (row == NUMBERS).all(axis=1).any(), "the data's values in other combinations"),
+        (lambda row: not np.isin(row, NUMBERS).any() and row[0] < NUMBERS[:, 0].max(), "values near the data"),
+        (lambda row: row[0] == BEYOND, "the edges of the contract's ranges and beyond"),
+    ],
+)
+def test_a_form_that_differs_for_a_row_alone_is_not_kept(
+    bundle_of: Bundle, is_unusual: Callable[[Any], bool], where: str
+) -> None:
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(NUMBERS, TWO)
+    form = FORMS["linear"]
+    wrong = replace(form, load=lambda data, contract: WrongAlone(form.load(data, contract), is_unusual))
+    with mock.patch.dict(FORMS, {"linear": wrong}, clear=True):
+        manifest = read_manifest(bundle_of(model, pd.DataFrame(NUMBERS, columns=COLUMNS)))
+    (tried,) = manifest.tried
+    assert tried == {"form": "linear", "equal": False, "reason": f"its probabilities differ on rows of {where}"}
+
+
 def test_the_form_can_be_chosen(bundle_of: Bundle, classifier: Any, numbers: pd.DataFrame) -> None:
     assert read_manifest(bundle_of(classifier, numbers, scorer="native")).scorer == "native"
     bundle = bundle_of(classifier, numbers)
@@ -306,13 +350,55 @@ def test_the_form_can_be_chosen(bundle_of: Bundle, classifier: Any, numbers: pd.
         load(bundle, "trees")
 
 
-def test_timings_are_in_the_manifest_if_they_are_asked_for(
+def test_timings_of_all_equal_forms_are_in_the_manifest_if_they_are_asked_for(
     bundle_of: Bundle, classifier: Any, numbers: pd.DataFrame
 ) -> None:
-    native, linear = read_manifest(bundle_of(classifier, numbers, timings=True)).tried
-    assert (native["form"], linear["form"]) == ("native", "linear")
+    manifest = read_manifest(bundle_of(classifier, numbers, timings=True))
+    native, linear, trees, onnx = manifest.tried
+    assert [each["form"] for each in manifest.tried] == ["native", *FORMS]
+    assert all(each["equal"] and each["microseconds"].keys() == {"1", "1000"} for each in (native, linear, onnx))
+    assert (trees["equal"], "microseconds" in trees) == (False, False)
     assert 0 < linear["microseconds"]["1"] < native["microseconds"]["1"]
-    assert linear["microseconds"].keys() == {"1", "1000"}
+    taken = {each["form"]: overall(each["microseconds"]) for each in (native, linear, onnx)}
+    assert manifest.scorer == min(taken, key=lambda form: taken[form])
+
+
+class Slower:
+    """Another predictor, which takes two milliseconds longer."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        self.cheap_rows = 0
+
+    def start(self) -> None:
+        self.predictor.start()
+
+    def predict(self, table: Table, probabilities: bool) -> Outputs:
+        time.sleep(0.002)
+        return self.predictor.predict(table, probabilities)
+
+
+@pytest.mark.parametrize(
+    ("forms", "timings", "kept"),
+    [
+        (("slow", "linear"), False, "slow"),
+        (("slow", "linear"), True, "linear"),
+        (("linear", "slow"), True, "linear"),
+        (("slow",), False, "slow"),
+        (("slow",), True, "native"),
+    ],
+)
+def test_with_timings_the_fastest_equal_form_is_kept_and_without_the_first(
+    bundle_of: Bundle, classifier: Any, numbers: pd.DataFrame, forms: tuple[str, ...], timings: bool, kept: str
+) -> None:
+    linear = FORMS["linear"]
+    slow = replace(linear, load=lambda data, contract: Slower(linear.load(data, contract)), path="compiled/slow.npz")
+    with mock.patch.dict(FORMS, {name: {"linear": linear, "slow": slow}[name] for name in forms}, clear=True):
+        manifest = read_manifest(bundle_of(classifier, numbers, timings=timings))
+        assert read_manifest(bundle_of(classifier, numbers, timings=timings, scorer="slow")).scorer == "slow"
+    assert manifest.scorer == kept
+    assert [each["form"] for each in manifest.tried] == (["native", *forms] if timings else ["slow"])
+    assert ("compiled/slow.npz" in {entry.path for entry in manifest.files}) == (kept == "slow")
 
 
 def test_rows_around_the_data_reach_what_the_contract_allows(bundle_of: Bundle) -> None:

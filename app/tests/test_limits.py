@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -14,8 +15,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+
+from model_server.web.connection import Connection
 
 Start = Callable[..., Any]
 
@@ -195,6 +199,70 @@ def test_a_client_that_reads_nothing_does_not_hold_up_others(start: Start, bundl
             assert answer_on(connection)[0] == 200
         # Its time ends, and with it the connection.
         assert isinstance(sending.exception(20), ConnectionError)
+
+
+def large_answer(server: Any, takes: int, pause: float, seconds: float, *fields: str) -> tuple[int, int]:
+    """How many bytes of a body of seven megabytes a client gets, and how many there are.
+
+    It takes so many at once and pauses, for so many seconds; what there still is then it takes at once.
+    """
+    rows = json.dumps({"instances": [[0.5, 8.0]] * 100_000, "probabilities": True}).encode()
+    with socket.socket() as client:
+        # What the kernel takes for a client is none that it has read.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        client.settimeout(20)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(request(rows, *fields))
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        expected = answer.length or 0
+        got, until = 0, time.monotonic() + seconds
+        while (left := expected - got) and time.monotonic() < until:
+            got += len(answer.read1(min(takes, left)))
+            time.sleep(pause)
+        with contextlib.suppress(http.client.IncompleteRead, ConnectionError):
+            got += len(answer.read())
+        return got, expected
+
+
+@pytest.mark.parametrize("fields", [(), ("Connection: close",)])
+def test_who_reads_slowly_and_goes_on_gets_all_of_a_large_answer(
+    start: Start, bundle: Path, fields: tuple[str, ...]
+) -> None:
+    server = start(bundle, WORKERS="1", MODEL_SERVICE="size", READ_TIMEOUT="1", KEEP_ALIVE="1")
+    begun = time.monotonic()
+    got, expected = large_answer(server, 100_000, 0.08, 60, *fields)
+    assert got == expected > 7_000_000
+    # Several times as long as anybody may take nothing.
+    assert time.monotonic() - begun > 4
+
+
+@pytest.mark.parametrize("takes", [0, 1])
+@pytest.mark.parametrize("fields", [(), ("Connection: close",)])
+def test_who_takes_nothing_of_an_answer_or_a_byte_now_and_then_is_cut_off(
+    start: Start, bundle: Path, takes: int, fields: tuple[str, ...]
+) -> None:
+    server = start(bundle, WORKERS="1", MODEL_SERVICE="size", READ_TIMEOUT="1")
+    got, expected = large_answer(server, takes, 0.05, 3.5, *fields)
+    assert got < expected
+
+
+def test_a_client_that_leaves_the_end_of_an_answer_does_not_keep_its_connection() -> None:
+    front = mock.Mock()
+    front.max_body, front.service.settings.read_timeout = 1000, 1
+    ours, its = socket.socketpair()
+    with ours, its:
+        transport = mock.Mock()
+        transport.get_extra_info.return_value = ours
+        connection = Connection(front)
+        connection.connection_made(transport)
+        # Too little to stall it, and no longer wanted either.
+        transport.get_write_buffer_size.return_value = 9000
+        connection.time_is_over()
+        assert connection.ends_at > time.monotonic()
+        transport.abort.assert_not_called()
+        connection.time_is_over()
+        transport.abort.assert_called_once_with()
 
 
 def test_health_is_answered_while_the_model_is_busy(start: Start, slow_bundle: Path) -> None:

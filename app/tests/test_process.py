@@ -238,6 +238,28 @@ def test_a_worker_that_cannot_begin_is_tried_again(
     assert other.process.wait(20) == 4
 
 
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_where_no_worker_can_begin_the_log_says_why_and_the_process_ends(
+    start: Callable[..., Any], slow_bundle: Path, tmp_path: Path, workers: int
+) -> None:
+    (tmp_path / "modules" / "sitecustomize.py").write_text(
+        "import time\n"
+        "from model_server.scoring.scorer import Scorer\n"
+        "def start(self):\n"
+        # So all of them fail at the same moment.
+        "    time.sleep(1.5 - time.time() % 1)\n"
+        "    raise RuntimeError('no memory')\n"
+        "Scorer.start = start\n"
+    )
+    server = start(slow_bundle, ready=False, WORKERS=str(workers))
+    assert server.process.wait(20) == 4
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    errors = [line["event"] for line in lines if line["level"] == "error"]
+    assert "cannot serve: RuntimeError: no memory" in errors
+    assert errors[-1] == "Reason: a worker could not begin, and its own line says why"
+    assert not any("error" in line for line in lines)
+
+
 def workers_of(server: Any) -> list[int]:
     found = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
     return [int(pid) for pid in found.split()]

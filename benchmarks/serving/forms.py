@@ -1,21 +1,19 @@
 """Whether the order in which forms are tried is that of their speed, among those that are proven equal.
 
-`model-bundle build` measures no speed to choose by, so that the same inputs always give the same bundle. It takes the
-first form that is equal, in a fixed order; here that order is measured.
+Without `--timings`, `model-bundle build` measures no speed to choose by, so that the same inputs always give the same
+bundle. It takes the first form that is equal, in a fixed order; here that order is measured.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 from model_server.bundle.build import build
 from model_server.bundle.manifest import GOLDEN, BundleError
-from model_server.bundle.prove import microseconds
+from model_server.bundle.prove import microseconds, overall
 from model_server.scoring.decode import decode
 from model_server.scoring.forms.registry import FORMS, NATIVE
 from model_server.scoring.load import load
@@ -36,7 +34,8 @@ def forms(figures: Figures) -> None:
         with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
             measured, unequal = _measure(name, Path(folder))
         chosen = next(form for form in (*FORMS, NATIVE) if form in measured)
-        ratios = {form: _times_as_fast(measured[chosen], taken) for form, taken in measured.items() if form != chosen}
+        own = overall(measured[chosen])
+        ratios = {form: round(overall(taken) / own, 2) for form, taken in measured.items() if form != chosen}
         figures.note(
             workload=f"forms_{name}", chosen=chosen, microseconds=measured, unequal=unequal, times_as_fast=ratios
         )
@@ -71,7 +70,3 @@ def _measure(name: str, folder: Path) -> tuple[dict[str, dict[str, float]], dict
         request = decode(json.dumps({"instances": golden["instances"]}).encode(), scorer.contract)
         measured[form] = microseconds(scorer.predictor, request.table, request.count)
     return measured, unequal
-
-
-def _times_as_fast(chosen: Mapping[str, float], other: Mapping[str, float]) -> float:
-    return round(math.prod(other[rows] / taken for rows, taken in chosen.items()) ** (1 / len(chosen)), 2)

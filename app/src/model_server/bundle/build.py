@@ -43,7 +43,7 @@ from model_server.bundle.manifest import (
     parse_manifest,
     verify,
 )
-from model_server.bundle.prove import UNSEEN, choose
+from model_server.bundle.prove import UNSEEN, choose, evenly
 from model_server.bundle.sbom import sbom
 from model_server.scoring.encode import to_json
 from model_server.scoring.errors import ScoringError
@@ -106,14 +106,14 @@ def build(
     """Write the bundle of ``model`` to the folder ``out``, which must be missing or empty; all of it or nothing.
 
     ``rows`` are the training data or a sample of it. They give the contract, and the golden rows are taken from them.
-    ``targets`` are columns of it that the model does not take. The model is compiled to the fastest form that is proven
+    ``targets`` are columns of it that the model does not take. The model is compiled to the first form that is proven
     equal, or to ``scorer`` if that is given. ``trusted`` are types of a skops file that it may be made of, ``modules``
     files with classes of its own, which the bundle ships. ``agree`` is given the contract that the rows say, and gives
     that of the bundle, or a BundleError; ``saved_with`` is what is known of the versions that the model was written
     with, which the locked packages must have; ``where`` names the model in errors.
 
-    The same inputs give the same bundle, byte for byte, but not with ``timings``, which puts into the manifest how long
-    predictions take.
+    The same inputs give the same bundle, byte for byte, but not with ``timings``, which takes the fastest of the forms
+    that are proven equal, and puts into the manifest how long predictions take in each.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out}: expected an empty folder or none")
@@ -319,7 +319,7 @@ def _observed(
     """The contract with its outputs, and the golden rows as the model server will answer them."""
     if _finds_anomalies(model):
         contract = replace(contract, outputs=(Output("scores", "float64", (-1,)),))
-    frame = frame.iloc[_evenly(len(frame), CANDIDATES)]
+    frame = frame.iloc[evenly(len(frame), CANDIDATES)]
     instances = _instances(frame)
     try:
         # As a request's rows, so that what is compared later is what is served.
@@ -476,12 +476,7 @@ def _spread(predictions: Any, count: int) -> list[int]:
     """``count`` rows from the smallest to the largest prediction, so that every common answer is among them."""
     first = predictions.reshape(len(predictions), -1)[:, 0]
     order = np.argsort(first.astype(str) if first.dtype == object else first, kind="stable")
-    return sorted(int(order[place]) for place in _evenly(len(order), count))
-
-
-def _evenly(length: int, count: int) -> list[int]:
-    """``count`` evenly spaced indexes below ``length``, or all if there are fewer."""
-    return [int(place) for place in np.linspace(0, length - 1, min(count, length))]
+    return sorted(int(order[place]) for place in evenly(len(order), count))
 
 
 def _document(document: dict[str, Any]) -> bytes:

@@ -150,12 +150,13 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         help="a .py with classes of the model, to be shipped in the bundle; repeatable",
     )  # fmt: skip
     parser.add_argument(
-        "--scorer", choices=[NATIVE, *FORMS], help="the form to serve in (default: the fastest that is proven equal)"
+        "--scorer", choices=[NATIVE, *FORMS], help="the form to serve in (default: the first that is proven equal)"
     )
     parser.add_argument(
         "--timings",
         action="store_true",
-        help="put into the manifest how fast each form is; no two builds are equal",
+        help="serve in the fastest form that is proven equal, by the time that each takes here; the manifest has "
+        "the times, and no two builds are the same",
     )
     parser.add_argument("--golden", type=_positive, default=20, metavar="N", help="golden rows to keep (default: 20)")
     parser.add_argument(

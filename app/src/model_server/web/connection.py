@@ -10,8 +10,11 @@ is done here, and leaves the limits of time, size and number to the application.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import math
 import select
+import struct
+import termios
 import time
 from asyncio import Transport
 from collections.abc import Callable, Mapping
@@ -34,6 +37,9 @@ DISCARD_SECONDS = 2.0
 
 CROWDED_SECONDS = 2.0
 """How long a request may take to arrive while there are as many connections as there may be."""
+
+LEAST_TAKEN = 65_536
+"""Bytes of its answers that a client must take within READ_TIMEOUT while the server still has some to send."""
 
 IDLE_SECONDS = 5.0
 """How long a connection must have been idle to be closed for others: on one less idle a request may be on its way."""
@@ -119,7 +125,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_arrived", "_begun", "_body", "_discards", "_endpoint", "_front", "_held", "_is_answered", "_is_new",
         "_is_private", "_is_reading", "_is_stalled", "_job", "_left", "_parser", "_peer_is_done", "_sent_after",
-        "_timer", "_transport", "ends_at",
+        "_timer", "_transport", "_untaken", "ends_at",
     )  # fmt: skip
 
     def __init__(self, front: Front, is_private: bool = False) -> None:
@@ -143,6 +149,8 @@ class Connection(asyncio.Protocol):
         self._begun = self._arrived = time.monotonic()
         # When the answer before was sent, if nothing of this request had come by then.
         self._sent_after = 0.0
+        # Bytes that the client had not taken when that was last looked at; infinity since an answer was sent.
+        self._untaken = math.inf
         self.ends_at = self._begun + front.service.settings.read_timeout
 
     # What asyncio tells
@@ -168,7 +176,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._is_stalled = True
         self._transport.pause_reading()
-        self.ends_at = time.monotonic() + self._front.service.settings.read_timeout
+        self._takes_enough()
 
     def resume_writing(self) -> None:
         self._is_stalled = False
@@ -401,6 +409,7 @@ class Connection(asyncio.Protocol):
         own = b"".join([f"\r\n{name}: {value}".encode("latin-1") for name, value in answer.headers])
         head = front.head(answer.status, answer.content_type, closes)
         shown = b"" if self._parser.message.method == b"HEAD" else body
+        self._untaken = math.inf
         self._transport.write(
             b"%b%b%b%b\r\nContent-Length: %d\r\n\r\n%b" % (head, front.date, request_id, own, len(body), shown)
         )
@@ -410,6 +419,7 @@ class Connection(asyncio.Protocol):
         self._discards = True
         if self._parser.message.is_complete or self._peer_is_done:
             self._transport.close()
+            self.ends_at = time.monotonic() + self._front.service.settings.read_timeout
         elif not self._transport.is_closing():
             self._transport.write_eof()
             self.ends_at = time.monotonic() + DISCARD_SECONDS
@@ -448,17 +458,30 @@ class Connection(asyncio.Protocol):
 
     def time_is_over(self) -> None:
         """What was waited for did not come."""
-        if self._discards or self._is_stalled or self._is_answered:
-            self._transport.abort()
-        elif self._is_reading:
+        if self._is_reading and not (self._discards or self._is_stalled or self._is_answered):
             seconds = self._front.service.settings.read_timeout
             self._end_with(failure("slow", f"expected the whole request within {seconds} s"))
-        else:
-            self._transport.close()
+        elif not (self._transport.get_write_buffer_size() and self._takes_enough()):
+            self._transport.abort()
+
+    def _takes_enough(self) -> bool:
+        """Whether the client has taken enough of its answers since this was last asked: then it has READ_TIMEOUT anew.
+
+        What the kernel holds counts as not taken. It would ask for more only when a third of its megabytes is gone.
+        """
+        sock = self._transport.get_extra_info("socket")
+        (held,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
+        before, self._untaken = self._untaken, self._transport.get_write_buffer_size() + held
+        if before - self._untaken < LEAST_TAKEN:
+            return False
+        self.ends_at = time.monotonic() + self._front.service.settings.read_timeout
+        return True
 
     def hurry(self, now: float) -> None:
         """There are as many connections as there may be: make room if this one only began to send something."""
-        if self._job is None and (self._is_reading or self._is_new) and now - self._begun > CROWDED_SECONDS:
+        is_answered = self._is_stalled or self._discards
+        has_begun = (self._is_reading or self._is_new) and self._job is None and not is_answered
+        if has_begun and now - self._begun > CROWDED_SECONDS:
             self.time_is_over()
 
     @property

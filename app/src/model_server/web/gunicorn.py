@@ -16,6 +16,7 @@ from typing import Any
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
 
 from model_server.web.app import create_app
 from model_server.web.logs import GunicornLogger
@@ -91,6 +92,8 @@ class Server(BaseApplication):
 class Master(Arbiter):
     """Tells the workers that the server is about to stop before it does anything else to stop it."""
 
+    _is_ending = False
+
     def signal(self, sig: int, frame: Any) -> None:
         if sig in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             self.app.stop()
@@ -104,6 +107,19 @@ class Master(Arbiter):
             self.log.error("not reloaded, what serves goes on: %s", error)
             return
         super().reload()
+
+    def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
+        self._is_ending = True
+        # The only reason that there is. Gunicorn's own words for it do not say where to look.
+        super().halt("a worker could not begin, and its own line says why" if reason else None, exit_status)
+
+    def reap_workers(self) -> None:
+        """A worker that could not begin ends the server, but the next one must not end its ending."""
+        try:
+            super().reap_workers()
+        except HaltServer:
+            if not self._is_ending:
+                raise
 
     def handle_usr2(self) -> None:
         """Not upgraded in place: a release starts in the other slot, and systemd knows this process alone."""

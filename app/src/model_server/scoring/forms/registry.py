@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, modelfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The compiled forms there are, the fastest first."""
+"""The compiled forms there are, in the order in which they are tried: mostly the fastest first."""
 
 from __future__ import annotations
 
