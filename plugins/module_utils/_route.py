@@ -33,12 +33,39 @@ Entries = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
+class Record:
+    """What ``releases.json`` says of a service: which release each slot was given, and earlier ones, oldest first."""
+
+    slots: Mapping[str, str] = field(default_factory=dict)
+    history: tuple[str, ...] = ()
+
+    def active(self, slot: Optional[str]) -> Optional[str]:
+        return self.slots.get(slot) if slot else None
+
+    def earlier(self, slot: Optional[str]) -> tuple[str, ...]:
+        """The history while ``slot`` is active.
+
+        The active release is no earlier one of itself. A file may end with it, for it is written before the route moves
+        and must be right on both sides of that moment: going forward it has the release that is left, going back the
+        one that is gone to.
+        """
+        history = self.history
+        while history and history[-1] == self.active(slot):
+            history = history[:-1]
+        return history
+
+
+@dataclass(frozen=True)
 class Target:
-    """The slot that a service's requests are to go to, and the release that runs there."""
+    """The slot that a service's requests are to go to, and the release that runs there.
+
+    Going back, ``record`` is what is to be recorded then, where balancers may know different things.
+    """
 
     service: str
     slot: str
     release: str
+    record: Optional[Record] = None
 
     def __post_init__(self) -> None:
         check_service(self.service)
@@ -72,29 +99,6 @@ class Canary:
             check_release(self.release)
         elif self.share:
             raise ValueError(f"release of {self.service}: expected the one that gets a share, found none")
-
-
-@dataclass(frozen=True)
-class Record:
-    """What ``releases.json`` says of a service: which release each slot was given, and earlier ones, oldest first."""
-
-    slots: Mapping[str, str] = field(default_factory=dict)
-    history: tuple[str, ...] = ()
-
-    def active(self, slot: Optional[str]) -> Optional[str]:
-        return self.slots.get(slot) if slot else None
-
-    def earlier(self, slot: Optional[str]) -> tuple[str, ...]:
-        """The history while ``slot`` is active.
-
-        The active release is no earlier one of itself. A file may end with it, for it is written before the route moves
-        and must be right on both sides of that moment: going forward it has the release that is left, going back the
-        one that is gone to.
-        """
-        history = self.history
-        while history and history[-1] == self.active(slot):
-            history = history[:-1]
-        return history
 
 
 @dataclass(frozen=True)
@@ -234,6 +238,8 @@ def move_back(state: State, targets: Iterable[Target]) -> State:
         if target.release in history:
             last = len(history) - history[::-1].index(target.release)
             records[target.service] = replace(records[target.service], history=history[:last])
+        if target.record:
+            records[target.service] = target.record
     return replace(moved, records=records)
 
 

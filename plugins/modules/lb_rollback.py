@@ -43,6 +43,8 @@ options:
     description:
       - For services that were started to go back to, the C(slot) and the C(release) that runs there, which need not be
         what O(to) would find.
+      - As C(record), if it is given, the C(slots) with their releases and the C(history) that are to be recorded then.
+        After a rollout that died balancers may know different ones.
     type: dict
     default: {}
   begin:
@@ -179,6 +181,7 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._journal_folder 
 from ansible_collections.modelfleet.onprem.plugins.module_utils._route import (
     Canary,
     Cold,
+    Record,
     State,
     Target,
     find_earlier,
@@ -241,7 +244,9 @@ def find_target(state: State, journal: Journal, params: dict[str, Any], service:
     wanted = params["targets"].get(service)
     if wanted is None:
         return find_earlier(state, service, params["to"], params["cold_ok"])
-    target = Target(service, wanted["slot"], wanted["release"])
+    record = wanted.get("record")
+    known = Record(dict(record["slots"]), tuple(record["history"])) if record else None
+    target = Target(service, wanted["slot"], wanted["release"], known)
     return None if move_back(state, [target]) == state else target
 
 

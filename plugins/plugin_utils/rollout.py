@@ -64,7 +64,8 @@ class Plan:
     that a run that was cut short left out of rotation. ``unshare``: balancers on which a canary must end before
     anything is restarted. ``share``: those on which this one goes through ``steps``; it had ``reached`` a share when it
     was cut short. ``record``: balancers that are to serve ``release`` from
-    ``slot``. ``stop``: hosts whose ``stop_slot`` is to stop, since it is not kept warm. ``baseline_slot``: the slot
+    ``slot``; ``recorded`` is what all of them know then, where they may know different things. ``stop``: hosts whose
+    ``stop_slot`` is to stop, since it is not kept warm. ``baseline_slot``: the slot
     that the release before answers from on the same hosts while this one starts, empty where there is none.
     ``replaces``: the release before, which gates compare with; empty where there is none, and to go back.
     ``verdicts``: what the controller's gates found that need the state of the fleet.
@@ -89,6 +90,7 @@ class Plan:
     reached: int = 0
     steps: list[dict[str, Any]] = field(default_factory=list)
     record: list[str] = field(default_factory=list)
+    recorded: dict[str, Any] = field(default_factory=dict)
     stop: list[str] = field(default_factory=list)
     stop_slot: Slot = "green"
     settings: dict[str, str] = field(default_factory=dict)
@@ -131,7 +133,11 @@ def together(plans: Sequence[Plan], begin: Sequence[str], rollout: Mapping[str, 
         "begin": list(begin),
         "rollout": dict(rollout),
         "to": {
-            plan.service: {"slot": plan.slot, "release": plan.release.name}
+            plan.service: {
+                "slot": plan.slot,
+                "release": plan.release.name,
+                **({"record": plan.recorded} if plan.recorded else {}),
+            }
             for plan in plans
             if plan.record and plan.release
         },
@@ -369,10 +375,32 @@ def plan_back(
         in_place=start if in_place else [],
         idle=[] if in_place else start,
         record=list(balancers),
+        recorded=_recorded_after(service, (slot, to), (left_slot, left), balancers),
         stop=stop if stop_left and not in_place else plan.stop,
     )
     # What was before is what it goes back to: there is nothing else that is known to have passed its gates.
     return replace(plan, put_back=_put_back(service, plan, None, hosts))
+
+
+def _recorded_after(
+    service: Service, to: tuple[Slot, str], left: tuple[Slot, str | None], balancers: Mapping[str, BalancerState]
+) -> dict[str, Any]:
+    """What every balancer is to know once a rollout that died is undone, or has gone back: its slots and its history.
+
+    Some may have moved and others not. One that serves ``to`` has the right history; else what came after it goes. What
+    was started in the slot that is ``left`` lies there, wherever a balancer has come to know it.
+    """
+    known = [state["services"][service.name] for state in balancers.values()]
+    right = [it for it in known if it["slot"] == to[0] and it["pools"][to[0]]["release"] == to[1]]
+    one = (right or known)[0]
+    history = list(one["history"])
+    if not right and to[1] in history:
+        history = history[: len(history) - history[::-1].index(to[1]) - 1]
+    slots = {slot: pool["release"] for slot, pool in one["pools"].items() if pool["release"]}
+    if any(it["pools"][left[0]]["release"] == left[1] for it in known) and left[1]:
+        slots[left[0]] = left[1]
+    # As where a route moves back: right before it does, and after.
+    return {"slots": {**slots, to[0]: to[1]}, "history": [*history, to[1]]}
 
 
 def plan_rollback(

@@ -77,7 +77,7 @@ class Fleet:
         self.runs = {host: dict(ran) for host in HOSTS}
         slots = {"blue": TWO.name, **({"green": warm} if warm else {})}
         entries = tuple((service, pool_of(service, "blue")) for service in self.services)
-        records = {service: Record(slots, (ONE.name,)) for service in self.services}
+        records = {service: Record(slots, (TWO.name, ONE.name)) for service in self.services}
         self.served = [service for service in self.services if not (new and service == "prices")]
         for service in set(self.services) - set(self.served):
             records.pop(service)
@@ -210,7 +210,17 @@ class Fleet:
                 yield lambda host=host: self.runs[host].update({pool: plan.release.name})
 
     def move(self, to: dict[str, Any], begun: dict[str, Any], name: str) -> Iterator[Write]:
-        targets = [Target(service, target["slot"], target["release"]) for service, target in to.items()]
+        targets = [
+            Target(
+                service,
+                target["slot"],
+                target["release"],
+                Record(**{**target["record"], "history": tuple(target["record"]["history"])})
+                if "record" in target
+                else None,
+            )
+            for service, target in to.items()
+        ]
         yield from self.journal(name, lambda it: _journal.start_step(it, begun["id"], "move", [], AT))
         change = move_back if begun["action"] == "rollback" else move
         yield from self.commit(name, change(self.routes[name], targets))
@@ -295,7 +305,11 @@ def check_whole(fleet: Fleet, before: Fleet, release: str, undone: bool) -> None
             assert state.record(service).active(slot) == release
             assert fleet.journals[name].holder(service) is None
             history = state.record(service).earlier(slot)
-            assert history == (before.routes[name].record(service).earlier("blue") if undone else (ONE.name, TWO.name))
+            earlier = before.routes[name].record(service).earlier("blue")
+            assert history == (earlier if undone else (*earlier, TWO.name))
+    for service in fleet.services:
+        # What a balancer does not send requests to it may ask, too: all of them know the same of it.
+        assert len({frozenset(state.record(service).slots.items()) for state in fleet.routes.values()}) == 1
     assert {fleet.runs[host][pool_of(service, slot)] for host in HOSTS for service in fleet.services} == {release}
     if undone:
         assert all(THREE.name not in fleet.runs[host].values() for host in HOSTS)
