@@ -210,6 +210,18 @@ def test_a_host_group_that_goes_back_in_place_and_fails_there_runs_again_what_se
     assert [step["release"] for step in run.told if step["module"] == "model_slot"] == [ONE.name, TWO.name]
 
 
+def test_what_is_to_come_before_traffic_comes_before_a_batch_goes_back(
+    command: Callable[..., Any], tmp_path: Path
+) -> None:
+    hook = tmp_path / "hook.yml"
+    hook.write_text("- ansible.builtin.fail: {msg: not on a Friday}")
+    hooks = {"before_traffic": [str(hook)]}
+    run = command("rollback", in_place_says(), beside="m3", gone=["m3"], modelfleet_hooks=hooks)
+    assert run.code != 0
+    assert steps(run) == [("lb_rollback", ""), ("lb_rollout", "begun"), ("lb_rollout", "ended")]
+    assert "hook before_traffic: not on a Friday" in run.output
+
+
 CANARY = {**DIED, "strategy": "canary", "step": "canary 5 % started"}
 
 
