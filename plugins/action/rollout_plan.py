@@ -110,7 +110,8 @@ def _back(service: Service, arguments: Mapping[str, Any], died: Rollout | None) 
     """How a service goes back: to what served before ``died``, if that holds it, else to what is asked for."""
     hosts, balancers = arguments["hosts"], arguments["balancers"]
     if died is None:
-        return plan_rollback(service, arguments["to"], hosts, balancers)
+        beside = len(arguments["request"]["services"]) > 1
+        return plan_rollback(service, arguments["to"], hosts, balancers, beside)
     # Going back gives nobody a share: it needs no canary, which the service may have no key for any more.
     strategy = "blue_green" if died.strategy == "canary" else find_strategy(service, died.strategy)
     undo = died.action == "deploy"

@@ -408,21 +408,41 @@ def plan_rollback(
     to: str | None,
     hosts: Mapping[str, HostState],
     balancers: Mapping[str, BalancerState],
+    beside: bool = False,
 ) -> Plan:
     """How ``service`` goes back to ``to`` (a version or a release; the release before this one, when None).
 
     A host that is not in ``hosts`` did not answer. It is passed over: going back must not wait for it to be mended.
+    Of two host groups the active one goes back in place, in batches, where it alone holds the release; a service that
+    moves together with others goes back ``beside`` what serves or not at all.
     """
     service = _reached(service, hosts)
     active = active_slot(service, balancers)
-    slot = other(active)
     serving = _recorded(service, active, balancers)
     wanted = to or _previous(service, balancers)
+    in_place = not beside and _holds_alone(service, active, wanted, hosts)
+    slot = active if in_place else other(active)
     release = _find_release(service, wanted, slot, hosts)
     if release.name == serving:
         raise ServiceError(f"{service.name}: expected another release to go back to, found {serving}, which serves now")
     envs = _envs_held(service, release, slot, hosts)
-    return _plan(service, release, slot, serving, active, envs, hosts, balancers, False, service.strategy)
+    # All at once would lose requests, which going back never does.
+    strategy = "rolling" if in_place else service.strategy
+    plan = _plan(service, release, slot, serving, active, envs, hosts, balancers, in_place, strategy)
+    return replace(plan, put_back=_put_back(service, plan, serving, hosts))
+
+
+def _holds_alone(service: Service, active: Slot, wanted: str, hosts: Mapping[str, HostState]) -> bool:
+    """Whether only the active one of two host groups holds a release, as after a rollout in place there.
+
+    One host is not enough: there would be no other that takes its requests while it goes back.
+    """
+
+    def holds(slot: Slot) -> bool:
+        releases = [it for host in service.slot_hosts[slot] for it in _of_service(service, hosts[host])["releases"]]
+        return any(wanted in (it["release"], it["version"]) for it in releases)
+
+    return len(service.slot_hosts[active]) > 1 and holds(active) and not holds(other(active))
 
 
 def plan_retire(service: Service, hosts: Mapping[str, HostState], balancers: Mapping[str, BalancerState]) -> Plan:

@@ -129,7 +129,7 @@ def run_ansible(
 
 
 def hosts_of(gone: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    return {host: GONE if host in gone else HERE for host in ("lb1", "lb2", "m1", "m2")}
+    return {host: GONE if host in gone else HERE for host in ("lb1", "lb2", "m1", "m2", "m3")}
 
 
 def whole(plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,7 +197,8 @@ def command(tmp_path: Path, collection: Path) -> Callable[..., Run]:
     """Run a playbook of the collection for the service tumour on two hosts behind ``balancers``.
 
     ``says`` has what modules return, by their names; ``extra`` are given with the command, unless they are None. Hosts
-    that are ``gone`` do not answer; clients connect to balancers at the port ``bind``.
+    that are ``gone`` do not answer; clients connect to balancers at the port ``bind``. With ``beside`` the two hosts
+    are blue, and this one is green.
     """
 
     def run(
@@ -206,13 +207,15 @@ def command(tmp_path: Path, collection: Path) -> Callable[..., Run]:
         balancers: Sequence[str] = ("lb1",),
         gone: Sequence[str] = (),
         bind: int = 1,
+        beside: str = "",
         **extra: Any,
     ) -> Run:
         for module, result in says.items():
             (tmp_path / f"says-{module}").write_text(json.dumps({"changed": False, **result}))
-        groups = {"load_balancers": balancers, "model_hosts": ["m1", "m2"]}
+        groups = {"load_balancers": balancers, "model_hosts": ["m1", "m2"], "green_hosts": [beside] if beside else []}
         children = {group: {"hosts": {name: {} for name in names}} for group, names in groups.items()}
-        services = {"tumour": {"port": 8101}}
+        places = {"hosts": {"blue": "model_hosts", "green": "green_hosts"}} if beside else {}
+        services = {"tumour": {"port": 8101, **places}}
         variables = {"modelfleet_services": services, "load_balancer_bind": f"*:{bind}"}
         inventory = {"all": {"hosts": hosts_of(gone), "children": children, "vars": variables}}
         given = {"service": "tumour", **extra}

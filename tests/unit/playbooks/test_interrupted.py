@@ -175,6 +175,55 @@ def test_a_cold_rollback_whose_release_fails_a_gate_moves_nothing(command: Calla
     assert [step["verdict"] for step in run.told if step.get("state") == "ended"] == ["failed"]
 
 
+def in_place_says() -> dict[str, Any]:
+    """Two serves from the blue group, where it replaced one in batches; nobody knows what the green group has."""
+    state = cold_says()
+    balancer = balancer_state(history=[ONE], blue=TWO)
+    balancer["services"]["tumour"] |= {"rollout": None, "revision": "r1"}
+    host = host_state(ONE, TWO, blue=slot_state(TWO))
+    return {**state, "lb_info": {"load_balancer": balancer}, "model_info": {"model_host": host}}
+
+
+def test_a_host_group_goes_back_in_place_in_batches(command: Callable[..., Any]) -> None:
+    run = command("rollback", in_place_says(), beside="m3", gone=["m3"])
+    batch = [("lb_server", "maint"), *GATED[::2], ("lb_server", "ready")]
+    assert steps(run) == [
+        ("lb_rollback", ""),
+        ("lb_rollout", "begun"),
+        *batch * 2,
+        ("lb_rollback", "blue"),
+        ("lb_rollout", "ended"),
+    ]
+    assert run.code == 0
+    assert [step["servers"] for step in run.told if step["module"] == "lb_server"] == [
+        *[["tumour_blue/m1"]] * 2,
+        *[["tumour_blue/m2"]] * 2,
+    ]
+    assert {step["release"] for step in run.told if step["module"] == "model_slot"} == {ONE.name}
+
+
+def test_a_host_group_that_goes_back_in_place_and_fails_there_runs_again_what_served(
+    command: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "model_probe").write_text("gate golden: expected the answers to 20 golden rows, found row 0")
+    run = command("rollback", in_place_says(), beside="m3", gone=["m3"])
+    assert run.code != 0
+    assert steps(run)[-3:] == [("model_slot", "started"), ("lb_server", "ready"), ("lb_rollout", "ended")]
+    assert [step["release"] for step in run.told if step["module"] == "model_slot"] == [ONE.name, TWO.name]
+
+
+def test_what_is_to_come_before_traffic_comes_before_a_batch_goes_back(
+    command: Callable[..., Any], tmp_path: Path
+) -> None:
+    hook = tmp_path / "hook.yml"
+    hook.write_text("- ansible.builtin.fail: {msg: not on a Friday}")
+    hooks = {"before_traffic": [str(hook)]}
+    run = command("rollback", in_place_says(), beside="m3", gone=["m3"], modelfleet_hooks=hooks)
+    assert run.code != 0
+    assert steps(run) == [("lb_rollback", ""), ("lb_rollout", "begun"), ("lb_rollout", "ended")]
+    assert "hook before_traffic: not on a Friday" in run.output
+
+
 CANARY = {**DIED, "strategy": "canary", "step": "canary 5 % started"}
 
 

@@ -15,6 +15,7 @@ SERVICE = parse_services({"tumour": {"port": 8101, "batches": [1, "100%"]}}, GRO
 ONE = Release("1-aaaaaaaaaaaa", "1", "a" * 64)
 TWO = Release("2-bbbbbbbbbbbb", "2", "b" * 64)
 THREE = Release("3-cccccccccccc", "3", "c" * 64)
+HOSTS = ("m1", "m2", "m3")
 PYTHON = {"tag": "cp311", "machine": "x86_64", "glibc": "2.36", "version": "3.11.2"}
 
 
@@ -41,7 +42,7 @@ def balancer_state(
     slot: str = "blue", history: Any = (), admin: Any = None, share: int = 0, **releases: Release
 ) -> dict[str, Any]:
     def pool(name: str) -> dict[str, Any]:
-        servers = {host: {"status": "UP", "admin": (admin or {}).get((name, host), "ready")} for host in ("m1", "m2")}
+        servers = {host: {"status": "UP", "admin": (admin or {}).get((name, host), "ready")} for host in HOSTS}
         return {"release": releases[name].name if name in releases else None, "servers": servers}
 
     pools = {"blue": pool("blue"), "green": pool("green")}

@@ -456,6 +456,55 @@ def test_a_rollback_without_a_history_is_refused() -> None:
         rollback(None, host_state(ONE, blue=slot_state(ONE)), balancer_state(blue=ONE))
 
 
+def of_groups(**definition: Any) -> Service:
+    """A service whose blue hosts are m1 and m2, and its only green one m3."""
+    groups = {"left": ["m1", "m2"], "right": ["m3"]}
+    hosts = {"blue": "left", "green": "right"}
+    return parse_services({"tumour": {"port": 8101, "hosts": hosts, **definition}}, groups)["tumour"]
+
+
+def after_rolling(**changed: Any) -> dict[str, Any]:
+    """Hosts of two groups, of which the blue one was replaced in place by THREE, and the green one has ONE, warm."""
+    blue = host_state(TWO, THREE, blue=slot_state(THREE))
+    return {"m1": blue, "m2": blue, "m3": host_state(ONE, green=slot_state(ONE, "green")), **changed}
+
+
+@pytest.mark.parametrize("strategy", ["basic", "rolling", "blue_green"])
+@pytest.mark.parametrize("to", [None, "2", TWO.name])
+def test_a_group_goes_back_in_batches_where_the_other_one_lacks_the_release(to: str | None, strategy: str) -> None:
+    service = of_groups(strategy=strategy, batches=[1, "100%"], keep_warm=False)
+    plan = plan_rollback(
+        service, to, after_rolling(), {"lb1": balancer_state(blue=THREE, green=ONE, history=[ONE, TWO])}
+    )
+    assert (plan.release, plan.slot, plan.was) == (TWO, "blue", {"release": THREE.name, "slot": "blue"})
+    assert (plan.in_place, plan.batches, plan.idle, plan.stop) == (["m1", "m2"], [1, "100%"], [], [])
+    assert (plan.record, plan.put_back) == (["lb1"], dict.fromkeys(["m1", "m2"], again(THREE)))
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        after_rolling(m3=host_state(ONE, TWO)),
+        after_rolling(m1=host_state(THREE), m2=host_state(THREE), m3=host_state(TWO)),
+    ],
+    ids=["both hold it", "the other one holds it"],
+)
+def test_a_group_that_holds_the_release_is_gone_back_to(hosts: Any) -> None:
+    balancers = {"lb1": balancer_state(blue=THREE, green=ONE, history=[ONE, TWO])}
+    plan = plan_rollback(of_groups(), None, hosts, balancers)
+    assert (plan.release, plan.slot, plan.in_place, plan.idle) == (TWO, "green", [], ["m3"])
+
+
+@pytest.mark.parametrize(("lost", "beside"), [(["m2"], False), ([], True)], ids=["one host", "several services"])
+def test_what_would_lose_requests_in_place_or_move_with_others_does_not_go_back_there(
+    lost: list[str], beside: bool
+) -> None:
+    hosts = {host: state for host, state in after_rolling().items() if host not in lost}
+    balancers = {"lb1": balancer_state(blue=THREE, green=ONE, history=[ONE, TWO])}
+    with pytest.raises(ServiceError, match=r"the hosts of tumour hold \(1-aaaaaaaaaaaa\), found '2-bbbbbbbbbbbb'"):
+        plan_rollback(of_groups(), None, hosts, balancers, beside)
+
+
 def test_a_rollback_to_a_release_that_a_host_lost_names_the_host() -> None:
     hosts = {"m1": host_state(ONE, TWO), "m2": host_state(TWO)}
     with pytest.raises(ServiceError, match=r"found it missing on m2: deploy its bundle again"):
