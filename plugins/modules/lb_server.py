@@ -25,7 +25,8 @@ options:
     required: true
   state:
     description:
-      - V(drain) sends no more requests and waits until none is in flight; health checks go on.
+      - V(drain) sends no more requests and waits until none is in flight; health checks go on. Of a pool that
+        requests are sent to and that has other servers, the last one that is UP does not go.
       - V(maint) does the same, and then stops the health checks.
       - V(ready) sends requests again. With O(wait_up) the server itself must say first that it is ready, and then pass
         HAProxy's health checks, for one that leaves maintenance counts as UP before its first.
@@ -175,8 +176,26 @@ class Servers:
                     raise HaproxyError(f"{pool}: expected that no requests are sent to this pool, found that some are")
             self._balancer.set_servers(servers, admin)
 
+    def _check_others(self) -> None:
+        """HaproxyError where the last server would go that takes a pool's requests, though the pool has others."""
+        pools: dict[str, list[PoolServer]] = {}
+        for server in read_servers(self._balancer.process):
+            pools.setdefault(server.pool, []).append(server)
+        state = self._balancer.read()
+        for pool, servers in pools.items():
+            if not state.sends_to(pool):
+                continue
+            up = [server for server in servers if server.in_rotation]
+            going = [server.label for server in servers if server.label in self._labels]
+            if len(going) < len(servers) and up and all(server.label in going for server in up):
+                raise HaproxyError(
+                    f"{pool}: expected another server to be UP while {', '.join(going)} is out, found none"
+                )
+
     def empty(self, state: str, seconds: float) -> None:
         """Drain the servers, wait until they have no request, and put them into ``state``; all of them, or none."""
+        if not self._idle:
+            self._check_others()
         before = self.read()
         self.set({"ready": "drain"})
         busy: dict[str, int] = {}

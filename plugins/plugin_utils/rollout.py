@@ -499,12 +499,14 @@ def _plan(
 ) -> Plan:
     settings, limits = service.settings(slot), service.limits()
     unready = [host for host in service.slot_hosts[slot] if not _in_rotation(service, slot, host, balancers)]
-    # Those that are out of rotation come first, and all at once: they serve nobody, and the others must not leave too.
-    start = unready + [
+    replaced = [
         host
         for host in service.slot_hosts[slot]
         if host not in unready and not _as_wanted(service, slot, release, envs[host], settings, limits, hosts[host])
     ]
+    # Those that serve nobody, out of rotation or down, come first, and all at once: the others must not leave too.
+    first = unready + [host for host in replaced if not _is_up(service, slot, host, balancers)]
+    start = first + [host for host in replaced if host not in first]
     all_at_once = strategy == "basic" or serving is None
     stage = [host for host in service.slot_hosts[slot] if not _staged(service, release, envs[host], hosts[host])]
     record = [
@@ -525,7 +527,7 @@ def _plan(
         wheels=_wheels(service, [host for host in stage if envs[host] not in hosts[host]["envs"]], envs, hosts),
         in_place=start if in_place else [],
         # Nothing serves yet in a first deploy, so nothing is gained by going slowly.
-        batches=["100%"] if all_at_once else [*([len(unready)] if unready else []), *service.batches],
+        batches=["100%"] if all_at_once else [*([len(first)] if first else []), *service.batches],
         idle=[] if in_place else start,
         running=[host for host in service.slot_hosts[slot] if host not in start],
         unready=unready,
@@ -746,6 +748,12 @@ def _in_rotation(service: Service, slot: Slot, host: str, balancers: Mapping[str
     if missing:
         raise ServiceError(f"{missing[0]}: expected {host} in the pool {service.name}_{slot}: run provision.yml first")
     return all(server["admin"] == "ready" for server in servers)
+
+
+def _is_up(service: Service, slot: Slot, host: str, balancers: Mapping[str, BalancerState]) -> bool:
+    """Whether the health checks of every balancer find the host's server up."""
+    pools = [state["services"][service.name]["pools"][slot]["servers"] for state in balancers.values()]
+    return all(servers[host]["status"] == "UP" for servers in pools)
 
 
 def _wheels(

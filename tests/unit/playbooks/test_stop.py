@@ -43,6 +43,23 @@ def test_servers_are_drained_stopped_and_ready_for_a_later_start(stop: Callable[
 
 
 @pytest.mark.parametrize(
+    ("options", "states_after"),
+    [({}, ["drain", "ready"]), ({"failing": {"model_slot-stopped": "it still stops"}}, ["drain"])],
+    ids=["it stops", "it runs on"],
+)
+def test_a_first_release_that_is_undone_is_where_requests_would_go(
+    play: Callable[..., Any], options: Any, states_after: list[str]
+) -> None:
+    plan = {"service": "tumour", "slot": "blue", "stop": ["m1", "m2"], "stop_slot": "blue", "release": None}
+    plan["was"] = {"release": "1-aaaaaaaaaaaa", "slot": "blue"}
+    run = play("stop", {"balancers": ["lb1"], "drain_timeout": 1, "hosts": [], "parts": {}}, plan, **options)
+    print(run.output)
+    told = [step for step in run.told if step["module"] == "lb_server"]
+    assert [step["state"] for step in told] == states_after
+    assert told[0]["idle"] is False
+
+
+@pytest.mark.parametrize(
     ("options", "states_after", "units", "said"),
     [
         (

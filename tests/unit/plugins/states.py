@@ -39,10 +39,16 @@ def host_state(*releases: Release, blue: Any = None, green: Any = None, **change
 
 
 def balancer_state(
-    slot: str = "blue", history: Any = (), admin: Any = None, share: int = 0, **releases: Release
+    slot: str = "blue", history: Any = (), admin: Any = None, down: Any = (), share: int = 0, **releases: Release
 ) -> dict[str, Any]:
     def pool(name: str) -> dict[str, Any]:
-        servers = {host: {"status": "UP", "admin": (admin or {}).get((name, host), "ready")} for host in HOSTS}
+        servers = {
+            host: {
+                "status": "DOWN" if (name, host) in down else "UP",
+                "admin": (admin or {}).get((name, host), "ready"),
+            }
+            for host in HOSTS
+        }
         return {"release": releases[name].name if name in releases else None, "servers": servers}
 
     pools = {"blue": pool("blue"), "green": pool("green")}

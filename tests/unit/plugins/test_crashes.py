@@ -115,7 +115,7 @@ class Fleet:
 
         def pool(color: str) -> dict[str, Any]:
             out = {host for label, host in self.out[name] if label == pool_of(service, color)}
-            servers = {host: {"admin": "maint" if host in out else "ready"} for host in HOSTS}
+            servers = {host: {"admin": "maint" if host in out else "ready", "status": "UP"} for host in HOSTS}
             return {"release": record.active(color), "servers": servers}
 
         held = {**show_rollout(last), "held": journal.holder(service) is not None} if last else None

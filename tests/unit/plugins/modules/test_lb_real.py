@@ -484,6 +484,20 @@ def test_a_drain_waits_for_the_request_in_flight(fleet: Fleet, capsys: Capture) 
     assert not run_module(lb_server, capsys, **fleet.params, servers=[label], state="maint")["changed"]
 
 
+def test_the_last_server_that_is_up_does_not_leave_while_there_are_others(fleet: Fleet, capsys: Capture) -> None:
+    fleet.models["tumour"]["blue"][1].stop()
+    while sum(server.in_rotation for server in fleet.servers() if server.pool == "tumour_blue") > 1:
+        time.sleep(0.02)
+    refused = run_module(lb_server, capsys, **fleet.params, servers=["tumour_blue/model1"], state="maint")
+    assert refused["msg"] == (
+        "tumour_blue: expected another server to be UP while tumour_blue/model1 is out, found none"
+    )
+    assert set(fleet.admin().values()) == {"ready"}
+    # One that is down may go, and so may all of them.
+    for servers in (["tumour_blue/model2"], ["tumour_blue/model1", "tumour_blue/model2"]):
+        assert run_module(lb_server, capsys, **fleet.params, servers=servers, state="maint")["changed"]
+
+
 def test_a_drain_waits_for_requests_of_the_process_that_a_reload_replaced(fleet: Fleet, capsys: Capture) -> None:
     models = fleet.models["tumour"]["blue"]
     client = threading.Thread(target=fleet.machine.get, args=("/tumour/slow",))

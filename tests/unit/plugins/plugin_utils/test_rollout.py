@@ -64,6 +64,12 @@ def test_rolling_restarts_the_active_slot_in_batches() -> None:
     assert plan.was == {"release": ONE.name, "slot": "blue"}
 
 
+def test_a_server_that_is_down_leaves_before_one_that_serves() -> None:
+    host = host_state(ONE, blue=slot_state(ONE))
+    plan = deploy("rolling", TWO, host, balancer_state(blue=ONE, down=[("blue", "m2")]))
+    assert (plan.in_place, plan.batches, plan.unready) == (["m2", "m1"], [1, 1, "100%"], [])
+
+
 def again(release: Release, **changed: Any) -> dict[str, Any]:
     """What a host runs again that ran ``release`` in the slot blue."""
     return {key: slot_state(release, **changed)[key] for key in ("release", "settings", "limits")}
