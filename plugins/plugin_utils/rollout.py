@@ -67,6 +67,8 @@ class Plan:
     ``slot``. ``stop``: hosts whose ``stop_slot`` is to stop, since it is not kept warm. ``baseline_slot``: the slot
     that the release before answers from on the same hosts while this one starts, empty where there is none.
     ``replaces``: the release before, which gates compare with; empty where there is none, and to go back.
+    ``half_done``: whether the rollout that died, which this one takes over, left the service neither on what was before
+    nor on what it meant, so that this one must not let go of it if it fails, too.
     ``verdicts``: what the controller's gates found that need the state of the fleet.
     """
 
@@ -95,6 +97,7 @@ class Plan:
     limits: dict[str, str] = field(default_factory=dict)
     baseline_slot: Slot | Literal[""] = ""
     replaces: str = ""
+    half_done: bool = False
     verdicts: list[Verdict] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -149,6 +152,7 @@ def together(plans: Sequence[Plan], begin: Sequence[str], rollout: Mapping[str, 
             for step in ("stage", "idle", "running", "unshare", "record", "stop")
         },
         "unchanged": all(plan.unchanged for plan in plans),
+        "half_done": any(plan.half_done for plan in plans),
         "lines": [line for plan in each for line in plan["lines"]],
         "refused": "; ".join(f"{plan['service']}: {plan['refused']}" for plan in each if plan["refused"]) or None,
         **whole,
@@ -237,7 +241,10 @@ def plan_deploy(
         plan = _gradually(plan, service, release, balancers, service.canary)
     if died:
         # One that died in the midst of a move left what only the balancer itself can compare and put right.
-        plan = replace(plan, record=list(balancers))
+        half_done = bool(plan.reached) or _is_half_done(
+            service, plan, release.name, serving, in_place, hosts, balancers
+        )
+        plan = replace(plan, record=list(balancers), half_done=half_done)
     if plan.record and not (in_place or plan.reached or _has_moved(service, slot, balancers)):
         # A release that waits there, warm, passed its gates beside another one, or with other requests to replay.
         plan = replace(plan, idle=list(service.slot_hosts[slot]))
@@ -313,6 +320,29 @@ def _gradually(
     )
 
 
+def _is_half_done(
+    service: Service,
+    plan: Plan,
+    release: str,
+    before: str | None,
+    in_place: bool,
+    hosts: Mapping[str, HostState],
+    balancers: Mapping[str, BalancerState],
+) -> bool:
+    """Whether a rollout that died has moved a balancer, or replaced what another release served from ``before``."""
+    if not in_place:
+        return _has_moved(service, plan.slot, balancers)
+    pools = [state["services"][service.name]["pools"][plan.slot] for state in balancers.values()]
+    return before not in (None, release) and any(
+        pool["release"] == release
+        or any(
+            pool["servers"][host]["admin"] == "ready" and _runs(service, plan.slot, release, hosts[host])
+            for host in service.slot_hosts[plan.slot]
+        )
+        for pool in pools
+    )
+
+
 def _has_moved(service: Service, slot: Slot, balancers: Mapping[str, BalancerState]) -> bool:
     return any(state["services"][service.name]["slot"] == slot for state in balancers.values())
 
@@ -354,6 +384,7 @@ def plan_back(
             unshare=[name for name, share in _shares(service, balancers).items() if share],
             stop=stop,
             stop_slot=left_slot,
+            half_done=True,
         )
     in_place = slot == left_slot
     release = _find_release(service, to, slot, hosts)
@@ -370,6 +401,8 @@ def plan_back(
         idle=[] if in_place else start,
         record=list(balancers),
         stop=stop if stop_left and not in_place else plan.stop,
+        # A rollback of its own that died before it moved has changed nothing that serves.
+        half_done=undo or stop_left or _has_moved(service, slot, balancers),
     )
     # What was before is what it goes back to: there is nothing else that is known to have passed its gates.
     return replace(plan, put_back=_put_back(service, plan, None, hosts))

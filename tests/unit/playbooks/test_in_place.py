@@ -150,6 +150,15 @@ def test_what_is_half_done_is_held_until_it_is_finished_or_undone(
     assert told["reason"] == ("gate golden" if ended else f"gate golden; m1 stays on {TWO.name}")
 
 
+def test_what_is_undone_is_held_though_no_host_has_gone_back_yet(play: Callable[..., Any]) -> None:
+    request = {**REQUEST, "balancers": ["lb1"]}
+    plan = {**PLAN, **JOURNAL, **NEXT_BATCH, "half_done": True}
+    run = play("in_place", request, plan, failing={"model_probe": "gate golden"})
+    [told] = [step for step in run.told if step["module"] == "lb_rollout"]
+    assert (run.code != 0, told["state"], told["reason"]) == (True, "left", "gate golden")
+    assert "m1: gate golden; resume.yml finishes the rollout, rollback.yml undoes it" in " ".join(run.output.split())
+
+
 def states(run: Any) -> list[str]:
     """What slots were told: the release that they are to run, or that they are to stop."""
     return [step.get("release") or step["state"] for step in run.told if step["module"] == "model_slot"]
