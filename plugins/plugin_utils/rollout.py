@@ -59,7 +59,8 @@ class Plan:
     ``stage``: hosts that lack the release or its environment. ``pinned``: releases that they must not let go for it.
     ``in_place``: hosts of the active slot to restart, in
     ``batches``; ``put_back``: what each of them runs again if the release fails there, its release, settings and
-    limits. ``idle``: hosts of the other slot to start before the balancers move. ``running``: hosts of
+    limits. ``idle``: hosts of the other slot to start before the balancers move. ``kept``: those of them
+    that run something already in a slot that a balancer routes to, so that nothing may stop it. ``running``: hosts of
     ``slot`` that run the release already. ``unready``: hosts of the slot
     that a run that was cut short left out of rotation. ``unshare``: balancers on which a canary must end before
     anything is restarted. ``share``: those on which this one goes through ``steps``; it had ``reached`` a share when it
@@ -84,6 +85,7 @@ class Plan:
     batches: list[int | str] = field(default_factory=lambda: ["100%"])
     put_back: dict[str, dict[str, Any]] = field(default_factory=dict)
     idle: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
     running: list[str] = field(default_factory=list)
     unready: list[str] = field(default_factory=list)
     unshare: list[str] = field(default_factory=list)
@@ -222,6 +224,11 @@ def plan_deploy(
     else:
         envs = {host: env_of(hosts[host]) for host in service.slot_hosts[slot]}
     plan = _plan(service, release, slot, serving, active, envs, hosts, balancers, in_place, strategy)
+    if died and not in_place and _has_moved(service, slot, balancers):
+        # What requests go to is not restarted for other settings: the next deploy starts those beside it.
+        idle = _to_start(service, plan, release.name, hosts)
+        running = [host for host in service.slot_hosts[slot] if host not in idle]
+        plan = replace(plan, idle=idle, running=running, kept=_kept(service, slot, idle, hosts, balancers))
     if serving and serving != release.name:
         # Two host groups hold one release each: there is nothing beside the new one to compare it with.
         beside_it = not in_place and _shares_hosts(service)
@@ -390,15 +397,12 @@ def plan_back(
     release = _find_release(service, to, slot, hosts)
     envs = _envs_held(service, release, slot, hosts)
     plan = _plan(service, release, slot, left, left_slot, envs, hosts, balancers, in_place, strategy)
-    start = [
-        host
-        for host in (plan.in_place or plan.idle)
-        if host in plan.unready or not _runs(service, slot, to, hosts[host])
-    ]
+    start = _to_start(service, plan, to, hosts)
     plan = replace(
         plan,
         in_place=start if in_place else [],
         idle=[] if in_place else start,
+        kept=[] if in_place else _kept(service, slot, start, hosts, balancers),
         record=list(balancers),
         stop=stop if stop_left and not in_place else plan.stop,
         # A rollback of its own that died before it moved has changed nothing that serves.
@@ -406,6 +410,28 @@ def plan_back(
     )
     # What was before is what it goes back to: there is nothing else that is known to have passed its gates.
     return replace(plan, put_back=_put_back(service, plan, None, hosts))
+
+
+def _to_start(service: Service, plan: Plan, release: str, hosts: Mapping[str, HostState]) -> list[str]:
+    """The hosts of a plan that do not run the release at all, and those that are out of rotation."""
+    return [
+        host
+        for host in (plan.in_place or plan.idle)
+        if host in plan.unready or not _runs(service, plan.slot, release, hosts[host])
+    ]
+
+
+def _kept(
+    service: Service,
+    slot: Slot,
+    idle: Sequence[str],
+    hosts: Mapping[str, HostState],
+    balancers: Mapping[str, BalancerState],
+) -> list[str]:
+    """The hosts of ``idle`` that run something which a balancer routes to."""
+    if not _has_moved(service, slot, balancers):
+        return []
+    return [host for host in idle if _slot_state(service, slot, hosts[host]).get("unit") == "active"]
 
 
 def plan_rollback(

@@ -103,6 +103,18 @@ def test_resume_in_place_puts_back_what_served_before_the_rollout_that_died(
     assert slots == [(TWO.name, None)] * batch + [(ONE.name, "started")] * batch
 
 
+def test_resume_after_the_move_restarts_nothing_for_other_settings(command: Callable[..., Any]) -> None:
+    state = says()
+    host = host_state(ONE, TWO, blue=slot_state(ONE), green=slot_state(TWO, "green", limits={"memory_max": "1G"}))
+    state["model_info"]["model_host"] = host
+    service = state["lb_info"]["load_balancer"]["services"]["tumour"]
+    service["slot"] = "green"
+    service["pools"]["green"]["release"] = TWO.name
+    run = command("resume", state)
+    assert steps(run) == [("lb_rollout", "begun"), ("lb_route", ""), ("lb_rollout", "ended")]
+    assert run.code == 0
+
+
 @pytest.mark.parametrize("playbook", ["resume", "rollback"])
 def test_a_rollout_that_moved_one_balancer_is_held_until_it_comes_to_an_end(
     command: Callable[..., Any], tmp_path: Path, playbook: str

@@ -21,6 +21,7 @@ PLAN = {
     "slot": "green",
     "release": {"name": "2-bbbbbbbbbbbb", "version": "2", "digest": "b" * 64},
     "idle": ["m1", "m2"],
+    "kept": [],
     "unready": ["m2"],
     "settings": {},
     "limits": {},
@@ -176,6 +177,14 @@ def test_one_that_took_over_what_is_half_done_is_left_to_whoever_goes_on(play: C
     assert left["reason"] == "m1, m2: gate golden: found 1; the rollout is unfinished"
     assert f'"msg": "{left["reason"]}; resume.yml finishes the rollout, rollback.yml undoes it"' in run.output
     assert run.output.count("\nload was overridden: it fits\n") == 1
+
+
+def test_what_a_balancer_routes_to_is_not_stopped(play: Callable[..., Any]) -> None:
+    plan = {**PLAN, **JOURNAL, "half_done": True, "kept": ["m1"]}
+    run = play("start_idle", REQUEST, plan, failing={"model_probe": "gate golden: found 1"})
+    # The other host ran nothing before.
+    assert (run.code != 0, steps(run).count(("model_slot", "stopped"))) == (True, 1)
+    assert ("lb_rollout", "left") in steps(run)
 
 
 def test_what_has_failed_and_went_back_ends_though_it_took_over_what_is_half_done(play: Callable[..., Any]) -> None:

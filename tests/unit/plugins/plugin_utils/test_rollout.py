@@ -325,6 +325,37 @@ def test_a_rollout_that_died_is_half_done_once_something_else_serves(plan: Plan,
     assert together([replace(plan, service="prices", half_done=False), plan], [], {})["half_done"] is half_done
 
 
+MOVED = {"lb1": balancer_state("green", blue=ONE, green=TWO), "lb2": balancer_state(blue=ONE, green=TWO)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "idle", "kept"),
+    [
+        ([{}, {"settings": NINE}], [], []),
+        ([{"limits": {}}, {"started": {"release": TWO.name, "env": "e9"}}], [], []),
+        ([{}, {"unit": "failed", "ready": False}], ["m2"], []),
+        ([{"settings": {}}, {"ready": False}], ["m2"], ["m2"]),
+    ],
+)
+def test_what_a_balancer_has_moved_to_is_neither_restarted_for_other_settings_nor_stopped(
+    changed: list[dict[str, Any]], idle: list[str], kept: list[str]
+) -> None:
+    hosts = {
+        host: host_state(ONE, TWO, blue=slot_state(ONE), green=slot_state(TWO, "green", **each))
+        for host, each in zip(("m1", "m2"), changed, strict=True)
+    }
+    died = {"slot": "green", "was": {"release": ONE.name, "slot": "blue"}}
+    plan = plan_deploy(SERVICE, "blue_green", TWO, hosts, MOVED, env_of, died)
+    assert (plan.idle, plan.kept, plan.running) == (idle, kept, [host for host in hosts if host not in idle])
+
+
+def test_what_is_gone_back_to_and_serves_still_is_not_stopped() -> None:
+    slow = host_state(ONE, TWO, blue=slot_state(ONE, ready=False), green=slot_state(TWO, "green"))
+    died = {"slot": "green", "release": TWO.name, "was": {"release": ONE.name, "slot": "blue"}}
+    plan = plan_back(SERVICE, "blue_green", died, True, True, {"m1": slow, "m2": STARTED}, MOVED)
+    assert (plan.idle, plan.kept) == (["m1"], ["m1"])
+
+
 @pytest.mark.parametrize(
     ("undo", "stop_left", "slot", "half_done"),
     [
