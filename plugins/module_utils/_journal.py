@@ -169,7 +169,9 @@ def begin(journal: Journal, rollout: Rollout, at: str) -> list[Write]:
 
     def ended(it: Rollout) -> Rollout:
         verdict = "rolled_back" if it.id == rollout.undoes else "resumed"
-        return replace(_close(it, "failed", at), verdict=verdict, reason=f"by {begun.id}", ended=at)
+        # One that was left says still why.
+        reason = "; ".join(filter(None, (f"by {begun.id}", it.reason)))
+        return replace(_close(it, "failed", at), verdict=verdict, reason=reason, ended=at)
 
     return [
         *(Write(_lock(service), begun, new=service not in stale) for service in sorted(rollout.services)),

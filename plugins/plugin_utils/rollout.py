@@ -59,7 +59,8 @@ class Plan:
     ``stage``: hosts that lack the release or its environment. ``pinned``: releases that they must not let go for it.
     ``in_place``: hosts of the active slot to restart, in
     ``batches``; ``put_back``: what each of them runs again if the release fails there, its release, settings and
-    limits. ``idle``: hosts of the other slot to start before the balancers move. ``running``: hosts of
+    limits. ``idle``: hosts of the other slot to start before the balancers move. ``kept``: those of them
+    that run something already in a slot that a balancer routes to, so that nothing may stop it. ``running``: hosts of
     ``slot`` that run the release already. ``unready``: hosts of the slot
     that a run that was cut short left out of rotation. ``unshare``: balancers on which a canary must end before
     anything is restarted. ``share``: those on which this one goes through ``steps``; it had ``reached`` a share when it
@@ -68,6 +69,8 @@ class Plan:
     ``stop_slot`` is to stop, since it is not kept warm. ``baseline_slot``: the slot
     that the release before answers from on the same hosts while this one starts, empty where there is none.
     ``replaces``: the release before, which gates compare with; empty where there is none, and to go back.
+    ``half_done``: whether the rollout that died, which this one takes over, left the service neither on what was before
+    nor on what it meant, so that this one must not let go of it if it fails, too.
     ``verdicts``: what the controller's gates found that need the state of the fleet.
     """
 
@@ -83,6 +86,7 @@ class Plan:
     batches: list[int | str] = field(default_factory=lambda: ["100%"])
     put_back: dict[str, dict[str, Any]] = field(default_factory=dict)
     idle: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
     running: list[str] = field(default_factory=list)
     unready: list[str] = field(default_factory=list)
     unshare: list[str] = field(default_factory=list)
@@ -97,6 +101,7 @@ class Plan:
     limits: dict[str, str] = field(default_factory=dict)
     baseline_slot: Slot | Literal[""] = ""
     replaces: str = ""
+    half_done: bool = False
     verdicts: list[Verdict] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -155,6 +160,7 @@ def together(plans: Sequence[Plan], begin: Sequence[str], rollout: Mapping[str, 
             for step in ("stage", "idle", "running", "unshare", "record", "stop")
         },
         "unchanged": all(plan.unchanged for plan in plans),
+        "half_done": any(plan.half_done for plan in plans),
         "lines": [line for plan in each for line in plan["lines"]],
         "refused": "; ".join(f"{plan['service']}: {plan['refused']}" for plan in each if plan["refused"]) or None,
         **whole,
@@ -224,6 +230,11 @@ def plan_deploy(
     else:
         envs = {host: env_of(hosts[host]) for host in service.slot_hosts[slot]}
     plan = _plan(service, release, slot, serving, active, envs, hosts, balancers, in_place, strategy)
+    if died and not in_place and _has_moved(service, slot, balancers):
+        # What requests go to is not restarted for other settings: the next deploy starts those beside it.
+        idle = _to_start(service, plan, release.name, hosts)
+        running = [host for host in service.slot_hosts[slot] if host not in idle]
+        plan = replace(plan, idle=idle, running=running, kept=_kept(service, slot, idle, hosts, balancers))
     if serving and serving != release.name:
         # Two host groups hold one release each: there is nothing beside the new one to compare it with.
         beside_it = not in_place and _shares_hosts(service)
@@ -243,7 +254,10 @@ def plan_deploy(
         plan = _gradually(plan, service, release, balancers, service.canary)
     if died:
         # One that died in the midst of a move left what only the balancer itself can compare and put right.
-        plan = replace(plan, record=list(balancers))
+        half_done = bool(plan.reached) or _is_half_done(
+            service, plan, release.name, serving, in_place, hosts, balancers
+        )
+        plan = replace(plan, record=list(balancers), half_done=half_done)
     if plan.record and not (in_place or plan.reached or _has_moved(service, slot, balancers)):
         # A release that waits there, warm, passed its gates beside another one, or with other requests to replay.
         plan = replace(plan, idle=list(service.slot_hosts[slot]))
@@ -319,6 +333,29 @@ def _gradually(
     )
 
 
+def _is_half_done(
+    service: Service,
+    plan: Plan,
+    release: str,
+    before: str | None,
+    in_place: bool,
+    hosts: Mapping[str, HostState],
+    balancers: Mapping[str, BalancerState],
+) -> bool:
+    """Whether a rollout that died has moved a balancer, or replaced what another release served from ``before``."""
+    if not in_place:
+        return _has_moved(service, plan.slot, balancers)
+    pools = [state["services"][service.name]["pools"][plan.slot] for state in balancers.values()]
+    return before not in (None, release) and any(
+        pool["release"] == release
+        or any(
+            pool["servers"][host]["admin"] == "ready" and _runs(service, plan.slot, release, hosts[host])
+            for host in service.slot_hosts[plan.slot]
+        )
+        for pool in pools
+    )
+
+
 def _has_moved(service: Service, slot: Slot, balancers: Mapping[str, BalancerState]) -> bool:
     return any(state["services"][service.name]["slot"] == slot for state in balancers.values())
 
@@ -360,23 +397,23 @@ def plan_back(
             unshare=[name for name, share in _shares(service, balancers).items() if share],
             stop=stop,
             stop_slot=left_slot,
+            half_done=True,
         )
     in_place = slot == left_slot
     release = _find_release(service, to, slot, hosts)
     envs = _envs_held(service, release, slot, hosts)
     plan = _plan(service, release, slot, left, left_slot, envs, hosts, balancers, in_place, strategy)
-    start = [
-        host
-        for host in (plan.in_place or plan.idle)
-        if host in plan.unready or not _runs(service, slot, to, hosts[host])
-    ]
+    start = _to_start(service, plan, to, hosts)
     plan = replace(
         plan,
         in_place=start if in_place else [],
         idle=[] if in_place else start,
+        kept=[] if in_place else _kept(service, slot, start, hosts, balancers),
         record=list(balancers),
         recorded=_recorded_after(service, (slot, to), (left_slot, left), balancers),
         stop=stop if stop_left and not in_place else plan.stop,
+        # A rollback of its own that died before it moved has changed nothing that serves.
+        half_done=undo or stop_left or _has_moved(service, slot, balancers),
     )
     # What was before is what it goes back to: there is nothing else that is known to have passed its gates.
     return replace(plan, put_back=_put_back(service, plan, None, hosts))
@@ -401,6 +438,28 @@ def _recorded_after(
         slots[left[0]] = left[1]
     # As where a route moves back: right before it does, and after.
     return {"slots": {**slots, to[0]: to[1]}, "history": [*history, to[1]]}
+
+
+def _to_start(service: Service, plan: Plan, release: str, hosts: Mapping[str, HostState]) -> list[str]:
+    """The hosts of a plan that do not run the release at all, and those that are out of rotation."""
+    return [
+        host
+        for host in (plan.in_place or plan.idle)
+        if host in plan.unready or not _runs(service, plan.slot, release, hosts[host])
+    ]
+
+
+def _kept(
+    service: Service,
+    slot: Slot,
+    idle: Sequence[str],
+    hosts: Mapping[str, HostState],
+    balancers: Mapping[str, BalancerState],
+) -> list[str]:
+    """The hosts of ``idle`` that run something which a balancer routes to."""
+    if not _has_moved(service, slot, balancers):
+        return []
+    return [host for host in idle if _slot_state(service, slot, hosts[host]).get("unit") == "active"]
 
 
 def plan_rollback(

@@ -134,7 +134,7 @@ def hosts_of(gone: Sequence[str]) -> dict[str, Mapping[str, Any]]:
 
 def whole(plan: Mapping[str, Any]) -> dict[str, Any]:
     """The plan of a run about one service, with what is there whatever a test is about."""
-    steps = ("stage", "in_place", "idle", "running", "unready", "unshare", "record", "stop")
+    steps = ("stage", "in_place", "idle", "kept", "running", "unready", "unshare", "record", "stop")
     alone = {"verdicts": [], "service": "tumour", **{step: [] for step in steps}, **plan}
     release, was, slot = alone.get("release") or {}, alone.get("was") or {}, alone.get("slot")
     moves = bool(was.get("release")) and was.get("slot") != slot
@@ -144,6 +144,7 @@ def whole(plan: Mapping[str, Any]) -> dict[str, Any]:
         "to": {alone["service"]: {"slot": slot, "release": release.get("name")}},
         "back": {alone["service"]: was} if moves else {},
         "undo": [undo] if moves else [],
+        "half_done": False,
         **{key: value for key, value in alone.items() if key in plan or key == "verdicts"},
     }
 

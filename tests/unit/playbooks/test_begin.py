@@ -57,19 +57,40 @@ def test_what_was_taken_is_let_go_of_when_another_balancer_refuses(
 
 
 @pytest.mark.parametrize(
-    ("name", "hook", "told", "said"),
+    ("name", "hook", "half_done", "told", "said"),
     [
-        ("begin", "before_deploy", ["begun", "ended"], "hook before_deploy: not on a Friday; nothing was changed"),
+        (
+            "begin",
+            "before_deploy",
+            True,
+            ["begun", "left"],
+            "hook before_deploy: not on a Friday; resume.yml finishes the rollout, rollback.yml undoes it",
+        ),
         (
             "before_traffic",
             "before_traffic",
+            True,
+            ["left"],
+            "hook before_traffic: not on a Friday; resume.yml finishes the rollout, rollback.yml undoes it",
+        ),
+        (
+            "begin",
+            "before_deploy",
+            False,
+            ["begun", "ended"],
+            "hook before_deploy: not on a Friday; nothing was changed",
+        ),
+        (
+            "before_traffic",
+            "before_traffic",
+            False,
             ["stopped", "stopped", "ended"],
             "hook before_traffic: not on a Friday; no request was sent to 2-bbbbbbbbbbbb",
         ),
     ],
 )
-def test_a_hook_that_fails_before_anything_is_lost_ends_the_rollout(
-    play: Callable[..., Any], tmp_path: Path, name: str, hook: str, told: list[str], said: str
+def test_a_hook_that_fails_ends_the_rollout_unless_that_took_over_what_is_half_done(
+    play: Callable[..., Any], tmp_path: Path, name: str, hook: str, half_done: bool, told: list[str], said: str
 ) -> None:
     file = tmp_path / "hook.yml"
     file.write_text(yaml.safe_dump([{"ansible.builtin.fail": {"msg": "not on a Friday"}}]))
@@ -84,8 +105,18 @@ def test_a_hook_that_fails_before_anything_is_lost_ends_the_rollout(
     }
     plan = {"service": "tumour", "slot": "green", "release": {"name": "2-bbbbbbbbbbbb"}, "begin": ["lb1"]}
     request = {"hooks": {hook: [str(file)]}, "hosts": ["m1", "m2"]}
-    steps = {**plan, "rollout": rollout, "idle": ["m1", "m2"], "in_place": [], "record": ["lb1"]}
+    steps = {
+        **plan,
+        "half_done": half_done,
+        "rollout": rollout,
+        "idle": ["m1", "m2"],
+        "in_place": [],
+        "record": ["lb1"],
+    }
     run = play(name, request, steps, variables=STATE, extra={"hook_due": True})
     assert (run.code != 0, [step["state"] for step in run.told]) == (True, told)
     assert f'"msg": "{said}"' in run.output
-    assert (run.told[-1]["verdict"], run.told[-1]["reason"]) == ("failed", f"hook {hook}: not on a Friday")
+    assert (run.told[-1].get("verdict"), run.told[-1]["reason"]) == (
+        None if half_done else "failed",
+        f"hook {hook}: not on a Friday",
+    )

@@ -108,6 +108,7 @@ def test_a_balancer_that_is_gone_is_no_reason_to_restart_or_to_leave_servers_out
     assert run.code != 0
     assert (rotation(run), started(run)) == ([("maint", BOTH), ("ready", BOTH)], ["1-aaaaaaaaaaaa"] * 2)
     assert "expected every balancer to take the batch out of rotation, found it still in on lb2" in run.output
+    assert "; resume.yml finishes the rollout, rollback.yml undoes it" in run.output
 
 
 def test_the_batch_is_a_step_and_its_failure_the_end(play: Callable[..., Any]) -> None:
@@ -148,6 +149,36 @@ def test_what_is_half_done_is_held_until_it_is_finished_or_undone(
     said = f"m1 stays on {TWO.name}: resume.yml finishes the rollout, rollback.yml undoes it"
     assert (said in " ".join(run.output.split())) is not ended
     assert told["reason"] == ("gate golden" if ended else f"gate golden; m1 stays on {TWO.name}")
+
+
+def test_what_is_undone_is_held_though_no_host_has_gone_back_yet(play: Callable[..., Any]) -> None:
+    request = {**REQUEST, "balancers": ["lb1"]}
+    plan = {**PLAN, **JOURNAL, **NEXT_BATCH, "half_done": True}
+    run = play("in_place", request, plan, failing={"model_probe": "gate golden"})
+    [told] = [step for step in run.told if step["module"] == "lb_rollout"]
+    assert (run.code != 0, told["state"], told["reason"]) == (True, "left", "gate golden")
+    assert "m1: gate golden; resume.yml finishes the rollout, rollback.yml undoes it" in " ".join(run.output.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"failing": {"lb_server-ready": "m1 is not UP"}}, "m1 is not UP"),
+        ({"failing": {"lb_server-ready": "m1 is not UP", "model_probe": "gate golden"}}, "m1 is not UP"),
+    ],
+    ids=["on the release", "on what ran before"],
+)
+def test_a_batch_that_does_not_come_back_leaves_the_rollout(
+    replace: Callable[..., Any], options: Mapping[str, Any], said: str
+) -> None:
+    run = replace(plan={**NEXT_BATCH, **JOURNAL}, **options)
+    assert (run.code != 0, rotation(run)) == (True, [(state, ["tumour_blue/m1"]) for state in ("maint", "ready")])
+    [told] = [step for step in run.told if step["module"] == "lb_rollout"]
+    before = "gate golden; " if "model_probe" in options["failing"] else ""
+    assert (told["state"], told["reason"]) == ("left", f"{before}lb1: {said}")
+    output = " ".join(run.output.split())
+    assert "m1: " in output
+    assert "; resume.yml finishes the rollout, rollback.yml undoes it" in output
 
 
 def states(run: Any) -> list[str]:

@@ -103,6 +103,38 @@ def test_resume_in_place_puts_back_what_served_before_the_rollout_that_died(
     assert slots == [(TWO.name, None)] * batch + [(ONE.name, "started")] * batch
 
 
+def test_resume_after_the_move_restarts_nothing_for_other_settings(command: Callable[..., Any]) -> None:
+    state = says()
+    host = host_state(ONE, TWO, blue=slot_state(ONE), green=slot_state(TWO, "green", limits={"memory_max": "1G"}))
+    state["model_info"]["model_host"] = host
+    service = state["lb_info"]["load_balancer"]["services"]["tumour"]
+    service["slot"] = "green"
+    service["pools"]["green"]["release"] = TWO.name
+    run = command("resume", state)
+    assert steps(run) == [("lb_rollout", "begun"), ("lb_route", ""), ("lb_rollout", "ended")]
+    assert run.code == 0
+
+
+@pytest.mark.parametrize("playbook", ["resume", "rollback"])
+def test_a_rollout_that_moved_one_balancer_is_held_until_it_comes_to_an_end(
+    command: Callable[..., Any], tmp_path: Path, playbook: str
+) -> None:
+    (tmp_path / "model_probe").write_text("gate golden: expected the answers to 20 golden rows, found row 0")
+    state = says()
+    # A host of each slot has crashed since.
+    crashed = {"unit": "failed", "ready": False}
+    slots = {"blue": slot_state(ONE, **crashed), "green": slot_state(TWO, "green", **crashed)}
+    state["model_info"]["model_host"] = host_state(ONE, TWO, **slots)
+    service = state["lb_info"]["load_balancer"]["services"]["tumour"]
+    service["slot"] = "green"
+    service["pools"]["green"]["release"] = TWO.name
+    cold = {"cold": {"tumour": {"release": None, "reason": "held"}}, "rolled_back": {}, "revisions": {}}
+    run = command(playbook, {**state, "lb_rollback": cold})
+    assert run.code != 0
+    assert steps(run)[-1] == ("lb_rollout", "left")
+    assert "; resume.yml finishes the rollout, rollback.yml undoes it" in " ".join(run.output.split())
+
+
 def test_rollback_stops_what_was_started_and_ends(command: Callable[..., Any]) -> None:
     cold = {"cold": {"tumour": {"release": None, "reason": "held"}}, "rolled_back": {}, "revisions": {}}
     run = command("rollback", {**says(), "lb_rollback": cold})

@@ -38,8 +38,8 @@ MISSING = "expected 2-bbbbbbbbbbbb on every host before any is restarted, found 
 
 @pytest.fixture
 def stage(play: Callable[..., Any]) -> Callable[..., Any]:
-    def run(**options: Any) -> Any:
-        return play("stage", REQUEST, PLAN, facts={"wheelhouses": {"results": []}}, **options)
+    def run(plan: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        return play("stage", REQUEST, {**PLAN, **(plan or {})}, facts={"wheelhouses": {"results": []}}, **options)
 
     return run
 
@@ -75,3 +75,15 @@ def test_what_the_gates_found_is_said_before_the_run_ends(stage: Callable[..., A
     run = stage(failing={"model_release": "bad"}, answering={"model_release": [verdicts, verdicts]})
     assert re.search(r"\ndigest +m1, m2 +enforce +fail +a +b +0.00\n", run.output)
     assert run.output.index("\ndigest ") < run.output.index(MISSING)
+
+
+@pytest.mark.parametrize(("half_done", "state"), [(False, "ended"), (True, "left")])
+def test_one_that_took_over_what_is_half_done_is_left_to_whoever_goes_on(
+    stage: Callable[..., Any], half_done: bool, state: str
+) -> None:
+    plan = {"begin": ["lb1"], "rollout": {"id": "20260102T030405Z-0a1b2c3d"}, "half_done": half_done}
+    run = stage(plan, failing={"model_release": "no room"})
+    assert run.code != 0
+    assert [step["state"] for step in run.told if step["module"] == "lb_rollout"] == [state]
+    goes_on = "found it missing on m1, m2; resume.yml finishes the rollout, rollback.yml undoes it"
+    assert (goes_on in run.output) is half_done

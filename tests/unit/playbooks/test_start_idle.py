@@ -21,6 +21,7 @@ PLAN = {
     "slot": "green",
     "release": {"name": "2-bbbbbbbbbbbb", "version": "2", "digest": "b" * 64},
     "idle": ["m1", "m2"],
+    "kept": [],
     "unready": ["m2"],
     "settings": {},
     "limits": {},
@@ -166,6 +167,30 @@ def test_the_step_and_a_failure_are_written_into_the_journal(play: Callable[...,
     [ended] = [step for step in run.told if step.get("state") == "ended"]
     assert ended["id"] == JOURNAL["rollout"]["id"]
     assert ended["reason"].startswith("m1, m2: gate golden: found 1; no request was sent to 2-bbbbbbbbbbbb")
+
+
+def test_one_that_took_over_what_is_half_done_is_left_to_whoever_goes_on(play: Callable[..., Any]) -> None:
+    plan = {**PLAN, **JOURNAL, "half_done": True}
+    run = play("start_idle", REQUEST, plan, failing={"model_probe": "gate golden: found 1"})
+    [left] = [step for step in run.told if step["module"] == "lb_rollout"]
+    assert (run.code != 0, left["state"]) == (True, "left")
+    assert left["reason"] == "m1, m2: gate golden: found 1; the rollout is unfinished"
+    assert f'"msg": "{left["reason"]}; resume.yml finishes the rollout, rollback.yml undoes it"' in run.output
+    assert run.output.count("\nload was overridden: it fits\n") == 1
+
+
+def test_what_a_balancer_routes_to_is_not_stopped(play: Callable[..., Any]) -> None:
+    plan = {**PLAN, **JOURNAL, "half_done": True, "kept": ["m1"]}
+    run = play("start_idle", REQUEST, plan, failing={"model_probe": "gate golden: found 1"})
+    # The other host ran nothing before.
+    assert (run.code != 0, steps(run).count(("model_slot", "stopped"))) == (True, 1)
+    assert ("lb_rollout", "left") in steps(run)
+
+
+def test_what_has_failed_and_went_back_ends_though_it_took_over_what_is_half_done(play: Callable[..., Any]) -> None:
+    undone = {"plan": {"plans": [], "stop": [], "failed": "tumour: no server is UP", "ended": True}}
+    run = play("undo", REQUEST, {**PLAN, **JOURNAL, "half_done": True}, facts={"undone": undone})
+    assert [step["state"] for step in run.told if step["module"] == "lb_rollout"] == ["ended"]
 
 
 def test_a_slot_that_does_not_start_is_a_line_of_the_table_and_in_the_journal(play: Callable[..., Any]) -> None:

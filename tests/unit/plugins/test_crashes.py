@@ -403,6 +403,31 @@ def test_what_finishes_or_undoes_may_die_as_well(case: Any, command: str, again:
             second += 2
 
 
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
+def test_what_is_gone_on_with_may_only_end_in_failure_while_nothing_new_serves(case: Any) -> None:
+    writes = 0
+    ended = False
+    found = set()
+    while not ended:
+        fleet = Fleet(*case)
+        ended = run(fleet, "deploy", writes)
+        writes += 1
+        if not fleet.held():
+            continue
+        back, on = fleet.plan("rollback"), fleet.plan("resume")
+        assert back
+        assert on
+        assert all(plan.half_done for plan in back[0])
+        half_done = any(plan.half_done for plan in on[0])
+        found.add(half_done)
+        for name, state in fleet.routes.items():
+            for service in fleet.services if not half_done else ():
+                pool = fleet.active(name, service)
+                assert (pool, state.record(service).active("blue")) == (pool_of(service, "blue"), TWO.name)
+                assert {fleet.runs[host][pool] for host in HOSTS if (pool, host) not in fleet.out[name]} <= {TWO.name}
+    assert found == {False, True}
+
+
 def taken_over(fleet: Fleet) -> bool:
     """Whether an undoing was written anywhere before it died, so that to resume is to undo."""
     return any(it.undoes for journal in fleet.journals.values() for it in journal.rollouts)

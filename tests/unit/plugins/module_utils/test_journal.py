@@ -104,6 +104,9 @@ def test_a_rollout_that_is_left_holds_its_services_and_says_why() -> None:
     assert (found.verdict, found.reason, found.gates, found.ended) == ("running", "it crashed", tuple(gates), None)
     assert found.step == "replace (model2) failed"
     taken = left.after(begin(left, rollout(2, "tumour", "prices", takes_over=(name_of(1),)), LATER))
+    known = taken.find(name_of(1))
+    assert known
+    assert (known.verdict, known.reason) == ("resumed", f"by {name_of(2)}; it crashed")
     with pytest.raises(JournalError, match="expected to hold tumour"):
         leave(taken, name_of(1), LATER, "it crashed")
 

@@ -281,6 +281,104 @@ def test_a_move_to_other_settings_that_died_is_gone_on_with_or_undone() -> None:
     assert (back.stop, back.stop_slot) == (["m1", "m2"], "green")
 
 
+def plan_on(strategy: Any, host: Any, was: Release | None = ONE, slot: str = "green", **balancers: Any) -> Plan:
+    """How a deploy of the second release that died is gone on with."""
+    died = {"slot": slot, "was": {"release": was and was.name, "slot": was and "blue"}}
+    return plan_deploy(SERVICE, strategy, TWO, {"m1": host, "m2": host}, balancers, env_of, died)
+
+
+REPLACED = host_state(ONE, TWO, blue=slot_state(TWO))
+STARTED = host_state(ONE, TWO, blue=slot_state(ONE), green=slot_state(TWO, "green"))
+MAINT = {("blue", host): "maint" for host in ("m1", "m2")}
+
+
+@pytest.mark.parametrize(
+    ("plan", "half_done"),
+    [
+        (plan_on("rolling", REPLACED, slot="blue", lb1=balancer_state(blue=ONE)), True),
+        (plan_on("rolling", STARTED, slot="blue", lb1=balancer_state(blue=ONE)), False),
+        (plan_on("rolling", REPLACED, slot="blue", lb1=balancer_state(blue=ONE, admin=MAINT)), False),
+        (
+            plan_on(
+                "rolling",
+                REPLACED,
+                slot="blue",
+                lb1=balancer_state(blue=ONE),
+                lb2=balancer_state(blue=ONE, admin=MAINT),
+            ),
+            True,
+        ),
+        (plan_on("rolling", REPLACED, None, slot="blue", lb1=balancer_state()), False),
+        (plan_on("rolling", REPLACED, TWO, slot="blue", lb1=balancer_state(blue=TWO)), False),
+        (plan_on("rolling", STARTED, slot="blue", lb1=balancer_state(blue=TWO), lb2=balancer_state(blue=ONE)), True),
+        (plan_on("blue_green", STARTED, lb1=balancer_state(blue=ONE)), False),
+        (
+            plan_on(
+                "blue_green", STARTED, lb1=balancer_state("green", blue=ONE, green=TWO), lb2=balancer_state(blue=ONE)
+            ),
+            True,
+        ),
+        (deploy("rolling", TWO, STARTED, balancer_state(blue=ONE)), False),
+    ],
+    ids=[
+        *("replaced", "nothing replaced", "out of rotation", "back on one balancer"),
+        *("a first deploy", "other settings", "a record", "started", "moved", "nothing died"),
+    ],
+)
+def test_a_rollout_that_died_is_half_done_once_something_else_serves(plan: Plan, half_done: bool) -> None:
+    assert plan.half_done is half_done
+    assert together([plan], [], {})["half_done"] is half_done
+    assert together([replace(plan, service="prices", half_done=False), plan], [], {})["half_done"] is half_done
+
+
+MOVED = {"lb1": balancer_state("green", blue=ONE, green=TWO), "lb2": balancer_state(blue=ONE, green=TWO)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "idle", "kept"),
+    [
+        ([{}, {"settings": NINE}], [], []),
+        ([{"limits": {}}, {"started": {"release": TWO.name, "env": "e9"}}], [], []),
+        ([{}, {"unit": "failed", "ready": False}], ["m2"], []),
+        ([{"settings": {}}, {"ready": False}], ["m2"], ["m2"]),
+    ],
+)
+def test_what_a_balancer_has_moved_to_is_neither_restarted_for_other_settings_nor_stopped(
+    changed: list[dict[str, Any]], idle: list[str], kept: list[str]
+) -> None:
+    hosts = {
+        host: host_state(ONE, TWO, blue=slot_state(ONE), green=slot_state(TWO, "green", **each))
+        for host, each in zip(("m1", "m2"), changed, strict=True)
+    }
+    died = {"slot": "green", "was": {"release": ONE.name, "slot": "blue"}}
+    plan = plan_deploy(SERVICE, "blue_green", TWO, hosts, MOVED, env_of, died)
+    assert (plan.idle, plan.kept, plan.running) == (idle, kept, [host for host in hosts if host not in idle])
+
+
+def test_what_is_gone_back_to_and_serves_still_is_not_stopped() -> None:
+    slow = host_state(ONE, TWO, blue=slot_state(ONE, ready=False), green=slot_state(TWO, "green"))
+    died = {"slot": "green", "release": TWO.name, "was": {"release": ONE.name, "slot": "blue"}}
+    plan = plan_back(SERVICE, "blue_green", died, True, True, {"m1": slow, "m2": STARTED}, MOVED)
+    assert (plan.idle, plan.kept) == (["m1"], ["m1"])
+
+
+@pytest.mark.parametrize(
+    ("undo", "stop_left", "slot", "half_done"),
+    [
+        (True, True, "blue", True),
+        (False, True, "blue", True),
+        (False, False, "blue", False),
+        (False, False, "green", True),
+    ],
+    ids=["undone", "an undoing that died", "a rollback that moved nothing", "a rollback that moved"],
+)
+def test_what_is_undone_is_half_done_until_it_is(undo: bool, stop_left: bool, slot: str, half_done: bool) -> None:
+    died = {"slot": "green", "release": TWO.name, "was": {"release": ONE.name, "slot": "blue"}}
+    balancers = {"lb1": balancer_state(slot, blue=ONE, green=TWO)}
+    hosts = {"m1": STARTED, "m2": STARTED}
+    assert plan_back(SERVICE, "blue_green", died, undo, stop_left, hosts, balancers).half_done is half_done
+
+
 def test_after_a_move_to_other_settings_a_rollback_goes_to_the_release_before() -> None:
     host = host_state(ONE, TWO, blue=slot_state(TWO, settings=NINE), green=slot_state(TWO, "green"))
     balancers = {"lb1": balancer_state("green", history=[ONE], blue=TWO, green=TWO)}
