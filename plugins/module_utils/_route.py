@@ -234,8 +234,11 @@ def move_back(state: State, targets: Iterable[Target]) -> State:
     moved = move(state, wanted)
     records = dict(moved.records)
     for target in wanted:
-        history = state.record(target.service).earlier(state.slot(target.service))
-        if target.release in history:
+        record, slot = state.record(target.service), state.slot(target.service)
+        history = record.earlier(slot)
+        # What serves already may have served before, too: what came in between stays.
+        serves = slot == target.slot and record.active(slot) == target.release
+        if target.release in history and not serves:
             last = len(history) - history[::-1].index(target.release)
             records[target.service] = replace(records[target.service], history=history[:last])
         if target.record:

@@ -51,7 +51,8 @@ options:
     description:
       - The rollout that this is, as M(modelfleet.onprem.rollout_request) returned it. It begins, moves and ends in the
         same run, and is in the journal then; unless it is to O(hold).
-      - A service that another rollout holds is cold, for there is more to do than to move.
+      - A service that another rollout holds is cold, for there is more to do than to move. Where one is cold none
+        moves.
       - Where it is only O(staged), it begins and no more. Of several balancers the first one is where rollouts meet,
         and who is refused there asks no other to move.
     type: dict
@@ -377,6 +378,9 @@ def main() -> None:
             ended = {canary.service: {"share": before.share(canary.service)} for canary in canaries}
             services = [service for service in dict.fromkeys(params["services"]) if service not in ended]
             warm, cold = sort_services(balancer, journal, before, services, params, module.check_mode)
+            if cold and params["begin"]:
+                # They go back together, once what is cold was started.
+                warm = []
             change = Change(before, warm, canaries)
             after = before if params["staged"] else change.of(before)
             if params["staged"] and params["begin"] and warm and not cold and not module.check_mode:

@@ -205,3 +205,13 @@ def test_a_map_line_that_is_none_is_named() -> None:
 def test_records_that_are_none_are_named(text: str) -> None:
     with pytest.raises(ValueError, match=r"releases\.json: expected slots and history for each service, found: "):
         parse_records(text, "releases.json")
+
+
+@pytest.mark.parametrize("history", [("1-aaaaaaaaaaaa", "2-bbbbbbbbbbbb"), ("1-aaaaaaaaaaaa",), ()])
+def test_what_serves_already_is_gone_back_to_without_forgetting_anything(history: tuple[str, ...]) -> None:
+    """It may have served before: a deploy that died before it moved is undone."""
+    entries = (("tumour", "tumour_blue"),)
+    record = Record({"blue": "1-aaaaaaaaaaaa", "green": "2-bbbbbbbbbbbb"}, history)
+    state = State(entries, entries, {"tumour": record})
+    after = move_back(state, [Target("tumour", "blue", "1-aaaaaaaaaaaa")])
+    assert after.record("tumour").earlier("blue") == record.earlier("blue")

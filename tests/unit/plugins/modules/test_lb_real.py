@@ -930,6 +930,16 @@ def test_what_is_only_staged_is_waited_for_and_moves_nothing(fleet: Fleet, capsy
     assert wrong["msg"].startswith("tumour is not warm: ")
 
 
+def test_of_services_that_go_back_together_none_moves_where_one_is_cold(fleet: Fleet, capsys: Capture) -> None:
+    both = ["tumour", "prices"]
+    for slot, version in (("blue", 1), ("green", 2)):
+        run_module(lb_route, capsys, **fleet.params, **fleet.wanted(slot, version, *both))
+    run_module(lb_server, capsys, **fleet.params, servers=["prices_blue/model1"], state="maint")
+    found = run_module(lb_rollback, capsys, **fleet.params, services=both, begin={"id": rollout_of(1)["id"]})
+    assert (found["changed"], found["rolled_back"], list(found["cold"])) == (False, {}, ["prices"])
+    assert (fleet.serving(), in_journal(fleet, capsys)) == (2, [])
+
+
 def test_a_service_that_a_rollout_holds_is_cold(fleet: Fleet, capsys: Capture) -> None:
     for slot, version in (("blue", 1), ("green", 2)):
         run_module(lb_route, capsys, **fleet.params, **fleet.wanted(slot, version))
