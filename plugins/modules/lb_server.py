@@ -26,7 +26,7 @@ options:
   state:
     description:
       - V(drain) sends no more requests and waits until none is in flight; health checks go on. Of a pool that
-        requests are sent to and that has other servers, the last one that is UP does not go.
+        requests are sent to and that has other servers, the last one that is UP does not go, but for O(last).
       - V(maint) does the same, and then stops the health checks.
       - V(ready) sends requests again. With O(wait_up) the server itself must say first that it is ready, and then pass
         HAProxy's health checks, for one that leaves maintenance counts as UP before its first.
@@ -58,6 +58,10 @@ options:
     description:
       - Take servers out of rotation only where no requests are sent to their pool, neither all of a service's nor a
         share of them.
+    type: bool
+    default: false
+  last:
+    description: The last server that is UP may go, too, as where a rollback is worth more than the requests meanwhile.
     type: bool
     default: false
   gates:
@@ -128,6 +132,7 @@ ARGUMENTS = {
     "rollout": {"type": "str"},
     "step": {"type": "str", "default": "replace"},
     "idle": {"type": "bool", "default": False},
+    "last": {"type": "bool", "default": False},
     "gates": {"type": "list", "elements": "dict", "default": []},
 }
 
@@ -145,6 +150,7 @@ class Servers:
         self._labels = dict.fromkeys(params["servers"])
         self._rollout = params["rollout"]
         self._idle = params["idle"]
+        self._last = params["last"]
 
     def read(self) -> list[PoolServer]:
         """The servers, as they are now."""
@@ -194,7 +200,7 @@ class Servers:
 
     def empty(self, state: str, seconds: float) -> None:
         """Drain the servers, wait until they have no request, and put them into ``state``; all of them, or none."""
-        if not self._idle:
+        if not (self._idle or self._last):
             self._check_others()
         before = self.read()
         self.set({"ready": "drain"})

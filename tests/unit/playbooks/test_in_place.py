@@ -103,6 +103,12 @@ def test_a_batch_that_fails_runs_what_it_ran_before(
     assert run.output.count("\ngate ") == 1
 
 
+@pytest.mark.parametrize(("action", "last"), [("deploy", False), ("rollback", True)])
+def test_the_last_host_that_serves_leaves_to_go_back_alone(play: Callable[..., Any], action: str, last: bool) -> None:
+    run = play("in_place", {**REQUEST, "balancers": ["lb1"], "action": action}, PLAN)
+    assert [step["last"] for step in run.told if step.get("state") == "maint"] == [last]
+
+
 def test_a_balancer_that_is_gone_is_no_reason_to_restart_or_to_leave_servers_out(replace: Callable[..., Any]) -> None:
     run = replace(["lb1", "lb2"], gone=["lb2"])
     assert run.code != 0

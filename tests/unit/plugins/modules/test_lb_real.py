@@ -493,6 +493,9 @@ def test_the_last_server_that_is_up_does_not_leave_while_there_are_others(fleet:
         "tumour_blue: expected another server to be UP while tumour_blue/model1 is out, found none"
     )
     assert set(fleet.admin().values()) == {"ready"}
+    params = {**fleet.params, "servers": ["tumour_blue/model1"]}
+    assert run_module(lb_server, capsys, **params, state="maint", last=True)["changed"]
+    run_module(lb_server, capsys, **params, state="ready", timeout=10)
     # One that is down may go, and so may all of them.
     for servers in (["tumour_blue/model2"], ["tumour_blue/model1", "tumour_blue/model2"]):
         assert run_module(lb_server, capsys, **fleet.params, servers=servers, state="maint")["changed"]
@@ -680,7 +683,7 @@ def test_a_drain_of_a_rollout_that_was_taken_over_meanwhile_goes_no_further(
     balancer = {key: fleet.params[key] for key in ("socket", "master_socket", "state_dir", "rollouts_dir")}
     labels = ["tumour_blue/model1", "tumour_blue/model2"]
     with _haproxy.Process(balancer["socket"]) as process:
-        asked = {"servers": labels, "rollout": rollout_of(1)["id"], "idle": False}
+        asked = {"servers": labels, "rollout": rollout_of(1)["id"], "idle": False, "last": False}
         machine = _haproxy.Balancer(process, balancer["state_dir"], balancer["master_socket"])
         servers = lb_server.Servers(machine, JournalFolder(balancer["rollouts_dir"]), asked)
         failed: list[str] = []
