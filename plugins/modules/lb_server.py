@@ -44,6 +44,13 @@ options:
     description: With O(state=ready), wait until the servers are UP and no health check of theirs has failed last.
     type: bool
     default: true
+  recorded:
+    description:
+      - With O(state=ready), bring servers back only if all of them answer as the release that the balancer has recorded
+        for their pool. A pool for which it has recorded none is not asked.
+      - It is for servers of which nobody has said what they run now, as after maintenance.
+    type: bool
+    default: false
   rollout:
     description:
       - The id of the rollout that takes the servers out and brings them back. It must hold its services still.
@@ -120,8 +127,10 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._haproxy import 
     in_flight,
     read_servers,
     wait_until,
+    wrong_servers,
 )
 from ansible_collections.modelfleet.onprem.plugins.module_utils._journal_folder import JournalFolder
+from ansible_collections.modelfleet.onprem.plugins.module_utils._route import SLOTS, Target
 
 ARGUMENTS = {
     **OPTIONS,
@@ -129,6 +138,7 @@ ARGUMENTS = {
     "state": {"type": "str", "required": True, "choices": ["ready", "drain", "maint"]},
     "timeout": {"type": "float", "default": 30},
     "wait_up": {"type": "bool", "default": True},
+    "recorded": {"type": "bool", "default": False},
     "rollout": {"type": "str"},
     "step": {"type": "str", "default": "replace"},
     "idle": {"type": "bool", "default": False},
@@ -151,6 +161,7 @@ class Servers:
         self._rollout = params["rollout"]
         self._idle = params["idle"]
         self._last = params["last"]
+        self._recorded = params["recorded"]
 
     def read(self) -> list[PoolServer]:
         """The servers, as they are now."""
@@ -238,9 +249,28 @@ class Servers:
 
         if wait_up and not wait_until(all_ready, seconds, 0.1):
             raise HaproxyError(f"expected to be ready within {seconds:g} s, found {'; '.join(missing)}")
+        if self._recorded:
+            self._check_recorded(coming)
         self.set({"drain": "ready", "maint": "ready"})
         if wait_up and not wait_until(all_up, max(0.0, deadline - time.monotonic())):
             raise HaproxyError(f"expected to be UP within {seconds:g} s, found {'; '.join(missing)}")
+
+    def _check_recorded(self, coming: Sequence[PoolServer]) -> None:
+        """HaproxyError unless the servers answer as the release that is recorded for their pool, where one is."""
+        records = self._balancer.read().records
+        recorded = [
+            Target(service, slot, release)
+            for service, record in records.items()
+            for slot in SLOTS
+            if (release := record.active(slot))
+        ]
+        wrong = [
+            line
+            for target in recorded
+            for line in wrong_servers(target, [server for server in coming if server.pool == target.pool])
+        ]
+        if wrong:
+            raise HaproxyError(f"{'; '.join(wrong)}: deploy what is to serve there, which brings it back")
 
 
 def put(balancer: Balancer, params: dict[str, Any], check_mode: bool) -> list[PoolServer]:

@@ -150,6 +150,13 @@ def test_an_operator_tells_those_that_live(
     assert "lb2: down, so it is left out" in " ".join(run.output.split())
 
 
+def test_a_host_comes_back_from_maintenance_where_it_serves_what_is_recorded(command: Callable[..., Any]) -> None:
+    run = command("maintenance", serving(), state="off", host="m1", service=None)
+    asked = {step["servers"][0]: step.get("recorded", False) for step in run.told if step["module"] == "lb_server"}
+    active = serving()["lb_info"]["load_balancer"]["services"]["tumour"]["slot"]
+    assert (run.code, asked) == (0, {f"tumour_{slot}/m1": slot == active for slot in ("blue", "green")})
+
+
 @pytest.mark.parametrize(("verb", "given"), [("maintenance", SERVICE_OUT), ("maintenance", HOST_OUT), ("promote", {})])
 def test_an_operator_is_refused_where_one_takes_requests_and_cannot_be_told(
     command: Callable[..., Any], served: int, verb: str, given: dict[str, Any]

@@ -528,6 +528,25 @@ def test_a_server_comes_back_only_when_it_says_that_it_is_ready(fleet: Fleet, ca
     assert run_module(lb_server, capsys, **fleet.params, servers=[label], state="ready")["changed"]
 
 
+def test_what_is_to_answer_as_recorded_comes_back_only_if_it_does(fleet: Fleet, capsys: Capture) -> None:
+    run_module(lb_route, capsys, **fleet.params, **fleet.wanted("blue", 1))
+    labels = ["tumour_blue/model1", "prices_blue/model1"]
+    run_module(lb_server, capsys, **fleet.params, servers=labels, state="maint")
+    for service in ("tumour", "prices"):
+        fleet.models[service]["blue"][0].version = 9
+    before = fleet.admin()
+    back = {**fleet.params, "state": "ready", "recorded": True}
+    refused = run_module(lb_server, capsys, **back, servers=labels)
+    found = f"{labels[0]}: expected tumour {release(1)}, found tumour {release(9)}"
+    assert refused["msg"] == f"{found}: deploy what is to serve there, which brings it back"
+    assert fleet.admin() == before
+    # Nobody has said what is to answer there.
+    assert run_module(lb_server, capsys, **back, servers=labels[1:])["changed"]
+    fleet.models["tumour"]["blue"][0].version = 1
+    assert run_module(lb_server, capsys, **back, servers=labels)["changed"]
+    assert set(fleet.admin().values()) == {"ready"}
+
+
 def test_a_reload_keeps_routes_drains_and_weights_but_takes_new_ports(fleet: Fleet, capsys: Capture) -> None:
     run_module(lb_route, capsys, **fleet.params, **fleet.wanted("green", 2))
     run_module(lb_server, capsys, **fleet.params, servers=["tumour_blue/model1"], state="drain")
@@ -683,7 +702,7 @@ def test_a_drain_of_a_rollout_that_was_taken_over_meanwhile_goes_no_further(
     balancer = {key: fleet.params[key] for key in ("socket", "master_socket", "state_dir", "rollouts_dir")}
     labels = ["tumour_blue/model1", "tumour_blue/model2"]
     with _haproxy.Process(balancer["socket"]) as process:
-        asked = {"servers": labels, "rollout": rollout_of(1)["id"], "idle": False, "last": False}
+        asked = {"servers": labels, "rollout": rollout_of(1)["id"], "idle": False, "last": False, "recorded": False}
         machine = _haproxy.Balancer(process, balancer["state_dir"], balancer["master_socket"])
         servers = lb_server.Servers(machine, JournalFolder(balancer["rollouts_dir"]), asked)
         failed: list[str] = []
