@@ -130,7 +130,8 @@ from ansible_collections.modelfleet.onprem.plugins.module_utils._haproxy import 
     wrong_servers,
 )
 from ansible_collections.modelfleet.onprem.plugins.module_utils._journal_folder import JournalFolder
-from ansible_collections.modelfleet.onprem.plugins.module_utils._route import SLOTS, Target
+from ansible_collections.modelfleet.onprem.plugins.module_utils._layout import SLOTS
+from ansible_collections.modelfleet.onprem.plugins.module_utils._route import Target
 
 ARGUMENTS = {
     **OPTIONS,
