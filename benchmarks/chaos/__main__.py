@@ -2,9 +2,9 @@
 
 Each trial deploys to a service under load, breaks something at a random moment, mends it, and has the rollout finished
 or undone. It is survived if the right version serves then, ``status.yml -e verify=true`` finds that routes, files,
-hosts and journal agree, and no request was lost but those in flight on what was killed. The seed that is printed gives
-the same trials again, at the same shares of what a deploy takes. ``--minutes`` ends it early: every fault comes once
-before any comes again.
+hosts and journal agree, the balancers know what served before and nothing that was undone, and no request was lost but
+those in flight on what was killed. The seed that is printed gives the same trials again, at the same shares of what a
+deploy takes. ``--minutes`` ends it early: every fault comes once before any comes again.
 """
 
 from __future__ import annotations

@@ -28,6 +28,10 @@ ROLLOUT_SECONDS = 240
 SETTLE_SECONDS = 20
 NEXT = {"1": "2", "2": "3", "3": "1"}
 """What is deployed where a version serves. The hosts keep two releases, so that they have to be given the third."""
+RECORDS = "/var/lib/modelfleet/lb/releases.json"
+"""Where a balancer notes which releases served before, by their services."""
+KEPT = 50
+"""So many of them it tells of."""
 STRATEGIES = {"swap": "blue_green", "gradual": "canary", "rolling": "rolling", "basic": "basic"}
 """The services of the inventory, and the strategy of each."""
 COUNTED = ("swap", "rolling")
@@ -94,6 +98,19 @@ def serving(address: str, service: str) -> str:
         return f"none ({error})"
 
 
+def served(fleet: Fleet, service: str, now: str) -> dict[str, list[str]]:
+    """The versions that served before that of ``now``, oldest first, as each balancer has noted them."""
+    found = {}
+    for name in [host.name for host in fleet.hosts if host.name.startswith("lb")]:
+        history = json.loads(on(fleet, name, "cat", RECORDS))[service]["history"]
+        versions = [str(release).rpartition("-")[0] for release in history]
+        # What was gone back to may be the last of them still.
+        while versions[-1:] == [now]:
+            versions.pop()
+        found[name] = versions[-KEPT:]
+    return found
+
+
 def deploy(service: str, version: str) -> subprocess.Popen[str]:
     """A deploy in a process group of its own, so that all of it can be killed."""
     variables = json.dumps({"service": service, "bundle": str(BUNDLES / f"tumour-{version}")})
@@ -122,6 +139,7 @@ def run(trial: Trial, usual_seconds: float, random: Random) -> Outcome:
     fleet = read_fleet(INVENTORY)
     before = serving(entrance(fleet), trial.service)
     after = NEXT.get(before, "1")
+    noted = served(fleet, trial.service, before)
     started, started_at = time.monotonic(), time.time()
     done, problem, said = "not mended", "", ""
     with load(fleet, trial.service) as clients, deploy(trial.service, after) as process:
@@ -135,7 +153,7 @@ def run(trial: Trial, usual_seconds: float, random: Random) -> Outcome:
             finally:
                 trial.fault.end(scene)
             done, expected = _recover(trial, fleet, scene, process.returncode, before, after)
-            problem = _settle(trial, fleet, expected)
+            problem = _settle(trial, fleet, expected) or _noted_wrongly(trial, fleet, noted, before, expected)
         except StepError as error:
             problem = f"{error}; the deploy had ended with {process.returncode}: {said}"
         finally:
@@ -246,3 +264,15 @@ def _settle(trial: Trial, fleet: Fleet, expected: str) -> str:
         if found != expected:
             return f"expected version {expected} at {address}, found {found}"
     return ""
+
+
+def _noted_wrongly(trial: Trial, fleet: Fleet, noted: dict[str, list[str]], before: str, expected: str) -> str:
+    """What balancers have noted of earlier releases that was not so: nothing, if the version before is added, or none.
+
+    It is added where another one serves now. What was put back, or undone, never served.
+    """
+    found = served(fleet, trial.service, expected)
+    wanted = {name: [*known, *([before] if expected != before else [])][-KEPT:] for name, known in noted.items()}
+    if found == wanted and len({tuple(known) for known in found.values()}) == 1:
+        return ""
+    return f"expected the balancers to know as earlier versions {json.dumps(wanted)}, found {json.dumps(found)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import subprocess
 import sys
@@ -80,7 +81,15 @@ class Clients:
 def tried(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Try a fault on a deploy that ends with a status; what came of it, and the playbooks that were run."""
 
-    def run(fault: Fault, ended: int = 0, *, then: str = "resume", locked: bool = False, failed: int = 0) -> Any:
+    def run(
+        fault: Fault,
+        ended: int = 0,
+        *,
+        then: str = "resume",
+        locked: bool = False,
+        failed: int = 0,
+        forgets: tuple[str, ...] = (),
+    ) -> Any:
         ran: list[str] = []
         serves = ["1"]
         moves = {"rollback": "1", "resume": "2", "deploy": "2", "status": None}
@@ -96,6 +105,13 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> Any:
             ran.append(name)
             serves.append(moves[name] or serves[-1])
 
+        def on(_fleet: Any, name: str, *command: str) -> str:
+            assert command == ("cat", trials.RECORDS)
+            # A deploy adds what it replaces; what was gone back to is the last one for a while.
+            earlier = ["2-bb", *(["1-aa"] if len(serves) > 1 else [])]
+            return json.dumps({"swap": {"slots": {}, "history": [] if name in forgets and serves[1:] else earlier}})
+
+        monkeypatch.setattr(trials, "on", on)
         monkeypatch.setattr(trials, "load", lambda *_: Clients(failed))
         monkeypatch.setattr(trials, "serving", lambda *_: serves[-1])
         monkeypatch.setattr(trials, "playbook", playbook)
@@ -136,6 +152,25 @@ def test_a_deploy_whose_controller_was_killed_is_ended_as_a_person_would(
 ) -> None:
     outcome, played = tried(KILLED_CONTROLLER, then=then, locked=locked)
     assert (outcome.done, played, outcome.problem) == (done, [*ran, "status"], "")
+
+
+@pytest.mark.parametrize(("forgets", "found"), [(("lb2",), '{"lb1": ["2"], "lb2": []}'), (("lb1", "lb2"), "")])
+def test_what_served_before_is_noted_by_all_balancers_and_stays_where_a_deploy_was_undone(
+    tried: Any, forgets: tuple[str, ...], found: str
+) -> None:
+    outcome, _ran = tried(KILLED_CONTROLLER, then="rollback", locked=True, forgets=forgets)
+    assert outcome.problem == (
+        'expected the balancers to know as earlier versions {"lb1": ["2"], "lb2": ["2"]}, found '
+        + (found or '{"lb1": [], "lb2": []}')
+    )
+
+
+def test_what_a_deploy_replaced_is_noted(tried: Any) -> None:
+    outcome, _ran = tried(KILLED_CONTROLLER, locked=True, forgets=("lb1",))
+    assert outcome.problem == (
+        'expected the balancers to know as earlier versions {"lb1": ["2", "1"], "lb2": ["2", "1"]}, found '
+        '{"lb1": [], "lb2": ["2", "1"]}'
+    )
 
 
 def test_a_fault_that_could_not_be_brought_about_is_mended_and_counts(tried: Any) -> None:
