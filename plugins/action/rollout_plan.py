@@ -15,12 +15,11 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import CONTRACT, read_manifest, read_verified
 from ansible_collections.modelfleet.onprem.plugins.module_utils._env import env_name
-from ansible_collections.modelfleet.onprem.plugins.module_utils._journal import Rollout
+from ansible_collections.modelfleet.onprem.plugins.module_utils._journal import Rollout, refusal
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.contract import Contract, ContractError, parse_contract
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.controller import Groups, still_runs, work_here
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.interrupted import (
     begin_rollout,
-    check_free,
     check_same,
     check_target,
     find_died_of_all,
@@ -81,25 +80,29 @@ def _plan(arguments: dict[str, Any], groups: Groups, hostvars: Mapping[str, Mapp
     services = parse_services(arguments["services"], groups)
     wanted = [reached_by(find_service(services, name), hostvars) for name in request["services"]]
     check_reached(request["balancers"], balancers)
-    if request["action"] == "retire":
-        for service in wanted:
-            check_reached(service.hosts, hosts)
-            check_free(service.name, balancers)
-        return together([plan_retire(service, hosts, balancers) for service in wanted], [], {})
     here = socket.gethostname()
     if arguments["only_undo"] and all(has_ended(service.name, balancers, here, still_runs) for service in wanted):
         return together([Plan(service=it.name, slot=active_slot(it, balancers)) for it in wanted], [], {})
     died = find_died_of_all(request["services"], balancers, here, still_runs)
+    if died and died.action == "retire":
+        # What it has stopped another one can begin with as it is.
+        died = None
+    if died and request["action"] == "retire":
+        raise ServiceError(refusal(request["services"][0], died))
     if died and set(died.services) != set(request["services"]):
         raise ServiceError(
             f"{', '.join(request['services'])}: expected a rollout of the same services to be gone on with, found "
             f"{died.id} of {', '.join(died.services)}: resume.yml finishes it, rollback.yml undoes it"
         )
-    if request["action"] == "rollback":
+    if request["action"] == "retire":
+        for service in wanted:
+            check_reached(service.hosts, hosts)
+        plans = [plan_retire(service, hosts, balancers) for service in wanted]
+    elif request["action"] == "rollback":
         plans = [_back(service, arguments, died) for service in wanted]
     else:
         plans = [_forward(service, arguments, died) for service in wanted]
-    if request.get("without"):
+    if request.get("without") and request["action"] != "retire":
         # Such a balancer takes over the routes before it takes requests; till then nothing that it may know is stopped.
         plans = [replace(plan, stop=[]) for plan in plans]
     rollout = begin_rollout(plans, request, request["action"], died, balancers)

@@ -108,9 +108,9 @@ def _request(arguments: dict[str, Any], groups: Groups, folder: Path) -> dict[st
     wanted = order_services([find_service(services, name) for name in names])
     action = died.action if died and action == "resume" else action
     request = _common(action, wanted, balancers)
-    if action in ("deploy", "rollback", "resume"):
+    if action in ("deploy", "rollback", "resume", "retire"):
         request["rollout"] = new_rollout()
-        request["hooks"] = find_hooks(wanted, arguments["hooks"])
+        request["hooks"] = find_hooks(wanted, arguments["hooks"]) if action != "retire" else {}
         # What a controller had begun on a host when it died goes on there, and is gone on with, or undone, as it ends.
         request["settle"] = died is not None or action == "rollback"
     if action == "deploy":

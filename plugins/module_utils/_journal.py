@@ -183,9 +183,11 @@ def begin(journal: Journal, rollout: Rollout, at: str) -> list[Write]:
 
 def refusal(service: str, holder: Rollout) -> str:
     """Why a command may not go on, and which ones may."""
+    # What is retired can be started again, and is not put back.
+    undoes = "" if holder.action == "retire" else f", rollback.yml -e service={service} undoes it"
     return (
         f"{service}: expected no other rollout to hold it, found {holder.describe(service)}; "
-        f"resume.yml -e service={service} finishes it, rollback.yml -e service={service} undoes it"
+        f"resume.yml -e service={service} finishes it{undoes}"
     )
 
 

@@ -73,12 +73,6 @@ def check_same(service: str, died: Rollout | None, digest: str) -> None:
         raise ServiceError(refusal(service, died))
 
 
-def check_free(service: str, balancers: Mapping[str, BalancerState]) -> None:
-    """ServiceError while a rollout holds the service."""
-    for holder in find_holders(service, balancers):
-        raise ServiceError(refusal(service, holder))
-
-
 def check_target(to: str | None, plan: Plan) -> None:
     """ServiceError if ``to`` is not where a rollout that died goes back to."""
     names = (plan.release.name, plan.release.version) if plan.release else ()

@@ -505,8 +505,9 @@ def _holds_alone(service: Service, active: Slot, wanted: str, hosts: Mapping[str
 
 
 def plan_retire(service: Service, hosts: Mapping[str, HostState], balancers: Mapping[str, BalancerState]) -> Plan:
-    """Stop the slot that no balancer routes to, on the hosts where it still runs."""
-    idle = other(active_slot(service, balancers))
+    """Stop the slot that no balancer routes to, on the hosts where it still runs. What serves stays as it is."""
+    active = active_slot(service, balancers)
+    idle, serving = other(active), _recorded(service, active, balancers)
     shares = _shares(service, balancers)
     if any(shares.values()):
         raise ServiceError(
@@ -516,7 +517,9 @@ def plan_retire(service: Service, hosts: Mapping[str, HostState], balancers: Map
     stop = [
         host for host in service.slot_hosts[idle] if _slot_state(service, idle, hosts[host]).get("unit") == "active"
     ]
-    return Plan(service=service.name, slot=idle, stop=stop, stop_slot=idle)
+    release = Release(serving, serving.rpartition("-")[0], "") if serving else None
+    was = {"release": serving, "slot": active}
+    return Plan(service=service.name, slot=active, release=release, was=was, stop=stop, stop_slot=idle)
 
 
 def slot_before(died: Mapping[str, Any], beside: bool) -> Slot:

@@ -72,6 +72,31 @@ def test_resume_moves_the_route_and_ends_without_the_bundle(command: Callable[..
     assert f"tumour serves {TWO.name} from green" in run.output
 
 
+@pytest.mark.parametrize("name", ["retire", "resume"])
+def test_a_slot_is_retired_while_its_service_is_held(command: Callable[..., Any], name: str) -> None:
+    balancer = balancer_state(blue=TWO, green=ONE, history=[ONE])
+    meant = {**DIED["services"]["tumour"], "slot": "blue", "was": {"release": TWO.name, "slot": "blue"}}
+    died = {**DIED, "action": "retire", "strategy": None, "services": {"tumour": meant}}
+    balancer["services"]["tumour"] |= {"rollout": died if name == "resume" else None, "revision": "r1"}
+    host = host_state(ONE, TWO, blue=slot_state(TWO), green=slot_state(ONE, "green"))
+    hooks = {"before_deploy": ["webhook"], "after_deploy": ["webhook"]}
+    run = command(
+        name, {"lb_info": {"load_balancer": balancer}, "model_info": {"model_host": host}}, modelfleet_hooks=hooks
+    )
+    assert steps(run) == [
+        ("lb_rollout", "begun"),
+        ("lb_server", "drain"),
+        *[("model_slot", "stopped")] * 2,
+        ("lb_server", "ready"),
+        ("lb_rollout", "ended"),
+    ]
+    assert run.code == 0
+    assert (begun(run)["action"], [step["slot"] for step in run.told if step["module"] == "model_slot"]) == (
+        "retire",
+        ["green"] * 2,
+    )
+
+
 def test_what_is_started_listens_where_its_host_is_reached(command: Callable[..., Any]) -> None:
     run = command("resume", says(), modelfleet_address="fd00::1")
     assert run.code == 0

@@ -18,6 +18,7 @@ import pytest
 from ansible_collections.modelfleet.onprem.plugins.action import rollout_plan
 from ansible_collections.modelfleet.onprem.plugins.module_utils._bundle import verify
 from ansible_collections.modelfleet.onprem.plugins.module_utils._env import env_name
+from ansible_collections.modelfleet.onprem.plugins.module_utils._journal import read_rollout, refusal
 from ansible_collections.modelfleet.onprem.plugins.module_utils._verdict import ADVICE
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils import verdicts
 from ansible_collections.modelfleet.onprem.plugins.plugin_utils.controller import name_process
@@ -267,6 +268,30 @@ def test_a_deploy_of_another_bundle_is_refused_while_a_rollout_holds_the_service
     )
     retired = plan("retire", balancer=held(balancer_state(blue=ONE), other))
     assert retired["msg"] == result["msg"]
+
+
+def test_retiring_holds_the_service_and_serves_the_same_from_the_same_slot(plan: Callable[..., Any]) -> None:
+    steps = plan("retire", BOTH, balancer_state(blue=TWO, green=ONE))["plan"]
+    meant = steps["rollout"]["services"]["tumour"]
+    assert (steps["begin"], steps["rollout"]["action"]) == (["lb1"], "retire")
+    assert (meant["release"], meant["slot"], meant["was"]) == (TWO.name, "blue", {"release": TWO.name, "slot": "blue"})
+    nothing = plan("retire", host_state(TWO, blue=slot_state(TWO)), balancer_state(blue=TWO, green=ONE))["plan"]
+    assert (nothing["begin"], nothing["unchanged"]) == ([], True)
+
+
+def test_a_rollout_that_retires_has_nothing_to_undo() -> None:
+    retiring = read_rollout(died("retire", TWO, "blue", TWO, "blue"), "test")
+    assert refusal("tumour", retiring).endswith("; resume.yml -e service=tumour finishes it")
+
+
+@pytest.mark.parametrize("action", ["retire", "rollback", "deploy"])
+def test_one_that_died_while_it_retired_is_taken_over_by_any(plan: Callable[..., Any], action: str) -> None:
+    retiring = {**died("retire", TWO, "blue", TWO, "blue"), "strategy": None}
+    state = held(balancer_state(blue=TWO, green=ONE, history=[ONE]), retiring)
+    given = AS_MEANT if action == "deploy" else {}
+    steps = plan(action, BOTH, state, **given)["plan"]
+    assert steps["begin"] == ["lb1"]
+    assert (steps["rollout"]["takes_over"], steps["rollout"]["undoes"]) == ([retiring["id"]], None)
 
 
 def test_the_very_same_deploy_takes_over_and_goes_on(plan: Callable[..., Any]) -> None:
