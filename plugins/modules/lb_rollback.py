@@ -47,6 +47,12 @@ options:
         After a rollout that died balancers may know different ones.
     type: dict
     default: {}
+  up:
+    description:
+      - For services the number of servers that need be UP at most, though more are in the slot that serves now.
+      - It is for a host that serves and that nothing could be started on, for it did not answer Ansible.
+    type: dict
+    default: {}
   begin:
     description:
       - The rollout that this is, as M(modelfleet.onprem.rollout_request) returned it. It begins, moves and ends in the
@@ -199,6 +205,7 @@ ARGUMENTS = {
     "cold_ok": {"type": "bool", "default": True},
     "wait_timeout": {"type": "float", "default": 0},
     "targets": {"type": "dict", "default": {}},
+    "up": {"type": "dict", "default": {}},
     "begin": {"type": "dict"},
     "hold": {"type": "bool", "default": False},
     "rollout": {"type": "str"},
@@ -209,15 +216,17 @@ ARGUMENTS = {
 }
 
 
-def find_cold(balancer: Balancer, state: State, target: Target, seconds: float) -> Cold | None:
+def find_cold(balancer: Balancer, state: State, target: Target, seconds: float, most: int | None = None) -> Cold | None:
     """Why the target cannot take requests now, None if it can.
 
-    As many of its servers must be UP as there are UP in the pool that serves now: a host that is down is down in both,
-    and going back must not wait for it to be mended.
+    As many of its servers must be UP as there are UP in the pool that serves now, but not more than ``most``: a host
+    that is down is down in both, one that does not answer Ansible can serve still but not start, and going back must
+    not wait for either to be mended.
     """
     servers = read_servers(balancer.process)
     serving = find_pool(servers, pool_of(target.service, state.slot(target.service) or other(target.slot)))
     needed = min(sum(server.in_rotation for server in serving), len(find_pool(servers, target.pool)))
+    needed = needed if most is None else min(needed, most)
     try:
         servers = wait_for_pool(balancer.process, target.pool, str(max(1, needed)), seconds)
     except HaproxyError as error:
@@ -274,7 +283,8 @@ def sort_services(
     for target in found:
         if isinstance(target, Target):
             trusted = check_mode and not params["cold_ok"]
-            reason = None if trusted else find_cold(balancer, state, target, params["wait_timeout"])
+            most = params["up"].get(target.service)
+            reason = None if trusted else find_cold(balancer, state, target, params["wait_timeout"], most)
             if reason is None:
                 warm.append(target)
             else:

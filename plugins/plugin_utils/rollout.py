@@ -65,7 +65,8 @@ class Plan:
     that a run that was cut short left out of rotation. ``unshare``: balancers on which a canary must end before
     anything is restarted. ``share``: those on which this one goes through ``steps``; it had ``reached`` a share when it
     was cut short. ``record``: balancers that are to serve ``release`` from
-    ``slot``; ``recorded`` is what all of them know then, where they may know different things. ``stop``: hosts whose
+    ``slot``; ``recorded`` is what all of them know then, where they may know different things. ``out``: hosts that leave
+    the rotation of ``slot`` before that until a deploy brings them back, and why. ``stop``: hosts whose
     ``stop_slot`` is to stop, since it is not kept warm. ``baseline_slot``: the slot
     that the release before answers from on the same hosts while this one starts, empty where there is none.
     ``replaces``: the release before, which gates compare with; empty where there is none, and to go back.
@@ -95,6 +96,7 @@ class Plan:
     steps: list[dict[str, Any]] = field(default_factory=list)
     record: list[str] = field(default_factory=list)
     recorded: dict[str, Any] = field(default_factory=dict)
+    out: dict[str, str] = field(default_factory=dict)
     stop: list[str] = field(default_factory=list)
     stop_slot: Slot = "green"
     settings: dict[str, str] = field(default_factory=dict)
@@ -130,6 +132,8 @@ def together(plans: Sequence[Plan], begin: Sequence[str], rollout: Mapping[str, 
     ``in_place`` or ``share``. ``begin`` are the balancers whose journal the rollout is written to, and ``rollout`` is
     what is written there as it begins. ``to`` says for each service where its requests are to go, ``back`` where they
     went before, if that was another slot with a release, and ``undo`` what is to be stopped once they are back there.
+    ``up`` says for each service how many hosts can answer there, which those that were passed over need not, and
+    ``left_out`` has a line for each host that stays out of rotation.
     """
     each = [plan.as_dict() for plan in plans]
     whole = {
@@ -147,6 +151,10 @@ def together(plans: Sequence[Plan], begin: Sequence[str], rollout: Mapping[str, 
             if plan.record and plan.release
         },
         "back": {plan.service: dict(plan.was) for plan in plans if plan.record and _moves(plan)},
+        "up": {plan.service: len(plan.envs) for plan in plans if plan.record and plan.release},
+        "left_out": [
+            f"{host}: {plan.service} stays out of rotation: {why}" for plan in plans for host, why in plan.out.items()
+        ],
         "undo": [
             {"service": plan.service, "stop": list(plan.envs), "stop_slot": plan.slot} for plan in plans if _moves(plan)
         ],
@@ -375,7 +383,7 @@ def plan_back(
     something else go back to it, balancers that route elsewhere move back, and with ``stop_left`` what is left is
     stopped. A slot that runs the release is never restarted, with whatever settings it does: it may be serving.
     """
-    service = _reached(service, hosts)
+    everywhere, service = service, _reached(service, hosts)
     meant, was = (died["release"], died["slot"]), (died["was"]["release"], died["was"]["slot"] or died["slot"])
     (to, slot), (left, left_slot) = (was, meant) if undo else (meant, was)
     stop = [
@@ -400,6 +408,8 @@ def plan_back(
             half_done=True,
         )
     in_place = slot == left_slot
+    # In place a host that does not answer may run either; another slot has what was recorded there last.
+    is_known = not in_place and _recorded(service, slot, balancers) == to
     release = _find_release(service, to, slot, hosts)
     envs = _envs_held(service, release, slot, hosts)
     plan = _plan(service, release, slot, left, left_slot, envs, hosts, balancers, in_place, strategy)
@@ -411,12 +421,33 @@ def plan_back(
         kept=[] if in_place else _kept(service, slot, start, hosts, balancers),
         record=list(balancers),
         recorded=_recorded_after(service, (slot, to), (left_slot, left), balancers),
+        out={} if is_known else _leaving(everywhere, slot, to, hosts, balancers),
         stop=stop if stop_left and not in_place else plan.stop,
         # A rollback of its own that died before it moved has changed nothing that serves.
         half_done=undo or stop_left or _has_moved(service, slot, balancers),
     )
     # What was before is what it goes back to: there is nothing else that is known to have passed its gates.
     return replace(plan, put_back=_put_back(service, plan, None, hosts))
+
+
+def _leaving(
+    service: Service,
+    slot: Slot,
+    release: str,
+    hosts: Mapping[str, HostState],
+    balancers: Mapping[str, BalancerState],
+) -> dict[str, str]:
+    """Hosts that leave the rotation of a slot that goes back to ``release``, each with why.
+
+    They are those that did not answer: nobody knows which release they run, or will run once they are up again.
+    """
+    pools = [state["services"][service.name]["pools"][slot]["servers"] for state in balancers.values()]
+    silent = [
+        host
+        for host in service.slot_hosts[slot]
+        if host not in hosts and any(servers[host]["admin"] == "ready" for servers in pools if host in servers)
+    ]
+    return dict.fromkeys(silent, f"expected {release} to run again, found the host unreachable")
 
 
 def _recorded_after(
@@ -471,11 +502,12 @@ def plan_rollback(
 ) -> Plan:
     """How ``service`` goes back to ``to`` (a version or a release; the release before this one, when None).
 
-    A host that is not in ``hosts`` did not answer. It is passed over: going back must not wait for it to be mended.
+    A host that is not in ``hosts`` did not answer. It is passed over: going back must not wait for it to be mended. If
+    its slot may run another release, it gets no requests.
     Of two host groups the active one goes back in place, in batches, where it alone holds the release; a service that
     moves together with others goes back ``beside`` what serves or not at all.
     """
-    service = _reached(service, hosts)
+    everywhere, service = service, _reached(service, hosts)
     active = active_slot(service, balancers)
     serving = _recorded(service, active, balancers)
     wanted = to or _previous(service, balancers)
@@ -488,7 +520,12 @@ def plan_rollback(
     # All at once would lose requests, which going back never does.
     strategy = "rolling" if in_place else service.strategy
     plan = _plan(service, release, slot, serving, active, envs, hosts, balancers, in_place, strategy)
-    return replace(plan, put_back=_put_back(service, plan, serving, hosts))
+    is_known = not in_place and _recorded(service, slot, balancers) == release.name
+    return replace(
+        plan,
+        put_back=_put_back(service, plan, serving, hosts),
+        out={} if is_known else _leaving(everywhere, slot, release.name, hosts, balancers),
+    )
 
 
 def _holds_alone(service: Service, active: Slot, wanted: str, hosts: Mapping[str, HostState]) -> bool:
@@ -654,6 +691,7 @@ def plan_lines(plan: Plan) -> list[str]:
         (f"start it in {plan.slot}, beside what serves", plan.idle),
         ("send nobody to a canary any more", plan.unshare),
         (f"send {', then '.join(step['shown'] for step in plan.steps)} of the users to it, and judge", plan.share),
+        (f"leave out of rotation in {plan.slot}", list(plan.out)),
         (f"send the requests to {plan.slot}", plan.record),
         (f"stop {plan.stop_slot}", plan.stop),
     )

@@ -369,3 +369,29 @@ def test_a_host_of_a_service_that_a_rollout_holds_stays(command: Callable[..., A
     run = command("maintenance", says(), service=None, host="m1", state="on")
     assert run.code != 0
     assert f"tumour: expected no rollout to hold it, found {DIED['id']} by bob" in run.output
+
+
+def test_rollback_takes_out_a_host_that_serves_and_does_not_answer(command: Callable[..., Any]) -> None:
+    balancer = balancer_state(blue=ONE)
+    meant = {**DIED["services"]["tumour"], "slot": "blue"}
+    died = {**DIED, "strategy": "rolling", "services": {"tumour": meant}}
+    balancer["services"]["tumour"] |= {"rollout": died, "revision": "r1"}
+    cold = {"cold": {"tumour": {"release": None, "reason": "held"}}, "rolled_back": {}, "revisions": {}}
+    states = {
+        "lb_info": {"load_balancer": balancer},
+        "model_info": {"model_host": host_state(ONE, TWO, blue=slot_state(ONE))},
+        "lb_rollback": cold,
+    }
+    run = command("rollback", states, gone=["m1"])
+    assert steps(run)[1:] == [
+        ("lb_rollout", "begun"),
+        ("lb_server", "maint"),
+        ("lb_rollback", "blue"),
+        ("lb_rollout", "ended"),
+    ]
+    told = {step["module"]: step for step in run.told}
+    assert (told["lb_server"]["servers"], told["lb_server"]["last"]) == (["tumour_blue/m1"], False)
+    assert told["lb_rollback"]["up"] == {"tumour": 1}
+    line = f"m1: tumour stays out of rotation: expected {ONE.name} to run again, found the host unreachable"
+    assert (told["lb_rollout"]["verdict"], told["lb_rollout"]["reason"]) == ("done", line)
+    assert line in run.output

@@ -115,7 +115,11 @@ class Fleet:
 
         def pool(color: str) -> dict[str, Any]:
             out = {host for label, host in self.out[name] if label == pool_of(service, color)}
-            servers = {host: {"admin": "maint" if host in out else "ready", "status": "UP"} for host in HOSTS}
+            up = {host for host in HOSTS if self.runs[host][pool_of(service, color)]}
+            servers = {
+                host: {"admin": "maint" if host in out else "ready", "status": "UP" if host in up else "DOWN"}
+                for host in HOSTS
+            }
             return {"release": record.active(color), "servers": servers}
 
         held = {**show_rollout(last), "held": journal.holder(service) is not None} if last else None

@@ -463,6 +463,17 @@ def test_a_host_that_is_down_does_not_hold_back_a_rollback(fleet: Fleet, capsys:
     assert fleet.machine.get("/tumour/predict")[1]["version"] == "1"
 
 
+def test_a_host_that_serves_and_cannot_be_started_does_not_hold_back_a_rollback(fleet: Fleet, capsys: Capture) -> None:
+    for slot, version in (("blue", 1), ("green", 2)):
+        run_module(lb_route, capsys, **fleet.params, **fleet.wanted(slot, version))
+    be_down(fleet, "tumour_blue/model2")
+    wanted = {"services": ["tumour"], "cold_ok": False, "targets": {"tumour": {"slot": "blue", "release": release(1)}}}
+    refused = run_module(lb_rollback, capsys, **fleet.params, **wanted)
+    assert "tumour_blue: expected 2 of 2 servers UP" in refused["msg"]
+    assert run_module(lb_rollback, capsys, **fleet.params, **wanted, up={"tumour": 1})["changed"]
+    assert fleet.serving() == 1
+
+
 def test_a_drain_waits_for_the_request_in_flight(fleet: Fleet, capsys: Capture) -> None:
     models = fleet.models["tumour"]["blue"]
     answers: list[int] = []

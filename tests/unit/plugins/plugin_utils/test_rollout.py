@@ -631,6 +631,44 @@ def test_a_rollback_does_not_wait_for_a_host_that_is_down() -> None:
     assert rollback(None, hosts, balancer_state(blue=TWO, history=[ONE])).idle == ["m1"]
 
 
+def undo(died: Any, hosts: Any, balancer: Any, strategy: Any = "rolling") -> Plan:
+    return plan_back(SERVICE, strategy, died, True, True, hosts, {"lb1": balancer})
+
+
+IN_PLACE = {"release": TWO.name, "slot": "blue", "was": {"release": ONE.name, "slot": "blue"}}
+UNREACHABLE = {"m1": f"expected {ONE.name} to run again, found the host unreachable"}
+
+
+@pytest.mark.parametrize(
+    ("died", "balancer", "out"),
+    [
+        (IN_PLACE, balancer_state(blue=ONE), UNREACHABLE),
+        (IN_PLACE, balancer_state(blue=TWO, history=[ONE]), UNREACHABLE),
+        (IN_PLACE, balancer_state(blue=ONE, admin={("blue", "m1"): "maint"}), {}),
+        (IN_PLACE, balancer_state(blue=ONE, down=[("blue", "m1")]), UNREACHABLE),
+        ({**IN_PLACE, "slot": "green"}, balancer_state(blue=ONE), {}),
+    ],
+    ids=["serves", "moved", "is out already", "is down, and comes up again", "started beside"],
+)
+def test_a_host_that_may_run_what_is_undone_and_does_not_answer_leaves_the_rotation(
+    died: Any, balancer: Any, out: Any
+) -> None:
+    plan = undo(died, {"m2": host_state(ONE, TWO, blue=slot_state(ONE))}, balancer)
+    assert (plan.in_place, plan.idle, plan.stop, plan.out) == ([], [], [], out)
+    assert together([plan], ["lb1"], {})["left_out"] == [
+        f"{host}: tumour stays out of rotation: {why}" for host, why in out.items()
+    ]
+
+
+@pytest.mark.parametrize(("recorded", "out"), [(ONE, {}), (THREE, UNREACHABLE)], ids=["ran it last", "ran another"])
+def test_a_cold_rollback_waits_for_no_host_that_did_not_answer(recorded: Release, out: Any) -> None:
+    hosts = {"m2": host_state(ONE, TWO, blue=slot_state(TWO))}
+    balancers = {"lb1": balancer_state(blue=TWO, green=recorded, history=[ONE])}
+    plan = plan_rollback(SERVICE, None, hosts, balancers)
+    assert (plan.idle, plan.out) == (["m2"], out)
+    assert together([plan], ["lb1"], {})["up"] == {"tumour": 1}
+
+
 def test_status_shows_a_host_that_did_not_answer() -> None:
     lines = status_lines({"tumour": SERVICE}, {"m1": host_state()}, {"lb1": balancer_state()})
     assert lines[2].split()[3:6] == ["m2", "-", "unreachable"]
