@@ -144,6 +144,7 @@ def whole(plan: Mapping[str, Any]) -> dict[str, Any]:
         "to": {alone["service"]: {"slot": slot, "release": release.get("name")}},
         "back": {alone["service"]: was} if moves else {},
         "up": {alone["service"]: len(alone.get("envs", ()))},
+        "left_out": [],
         "undo": [undo] if moves else [],
         "half_done": False,
         **{key: value for key, value in alone.items() if key in plan or key == "verdicts"},

@@ -452,15 +452,20 @@ def test_a_cold_release_is_reported_or_refused(fleet: Fleet, capsys: Capture) ->
 def test_a_host_that_is_down_does_not_hold_back_a_rollback(fleet: Fleet, capsys: Capture) -> None:
     for slot, version in (("blue", 1), ("green", 2)):
         run_module(lb_route, capsys, **fleet.params, **fleet.wanted(slot, version))
-    for slot in ("blue", "green"):
-        fleet.models["tumour"][slot][1].stop()
-    down = {"tumour_blue/model2", "tumour_green/model2"}
-    deadline = time.monotonic() + 10
-    while any(server.in_rotation for server in fleet.servers() if server.label in down):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    be_down(fleet, "tumour_blue/model2", "tumour_green/model2")
     assert run_module(lb_rollback, capsys, **fleet.params, services=["tumour"])["changed"]
     assert fleet.machine.get("/tumour/predict")[1]["version"] == "1"
+
+
+def be_down(fleet: Fleet, *labels: str) -> None:
+    """Stop servers, and wait until HAProxy knows."""
+    for label in labels:
+        service, slot, number = label.replace("_", "/model").split("/model")
+        fleet.models[service][slot][int(number) - 1].stop()
+    deadline = time.monotonic() + 10
+    while any(server.in_rotation for server in fleet.servers() if server.label in labels):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_host_that_serves_and_cannot_be_started_does_not_hold_back_a_rollback(fleet: Fleet, capsys: Capture) -> None:
