@@ -57,22 +57,20 @@ class Plan:
     """The steps of one rollout; an empty list of hosts means that the step has nothing to do.
 
     ``stage``: hosts that lack the release or its environment. ``pinned``: releases that they must not let go for it.
-    ``in_place``: hosts of the active slot to restart, in
-    ``batches``; ``put_back``: what each of them runs again if the release fails there, its release, settings and
-    limits. ``idle``: hosts of the other slot to start before the balancers move. ``kept``: those of them
-    that run something already in a slot that a balancer routes to, so that nothing may stop it. ``running``: hosts of
-    ``slot`` that run the release already. ``unready``: hosts of the slot
+    ``in_place``: hosts of the active slot to restart, in ``batches``; ``put_back``: what each of them runs again if the
+    release fails there, its release, settings and limits. ``idle``: hosts of the other slot to start before the
+    balancers move. ``kept``: those of them that run something already in a slot that a balancer routes to, so that
+    nothing may stop it. ``running``: hosts of ``slot`` that run the release already. ``unready``: hosts of the slot
     that a run that was cut short left out of rotation. ``unshare``: balancers on which a canary must end before
     anything is restarted. ``share``: those on which this one goes through ``steps``; it had ``reached`` a share when it
-    was cut short. ``record``: balancers that are to serve ``release`` from
-    ``slot``; ``recorded`` is what all of them know then, where they may know different things. ``out``: hosts that leave
-    the rotation of ``slot`` before that until a deploy brings them back, and why. ``stop``: hosts whose
-    ``stop_slot`` is to stop, since it is not kept warm. ``baseline_slot``: the slot
-    that the release before answers from on the same hosts while this one starts, empty where there is none.
-    ``replaces``: the release before, which gates compare with; empty where there is none, and to go back.
-    ``half_done``: whether the rollout that died, which this one takes over, left the service neither on what was before
-    nor on what it meant, so that this one must not let go of it if it fails, too.
-    ``verdicts``: what the controller's gates found that need the state of the fleet.
+    was cut short. ``record``: balancers that are to serve ``release`` from ``slot``; ``recorded`` is what all of them
+    know then, where they may know different things. ``out``: hosts that leave the rotation of ``slot`` before that
+    until a deploy brings them back, and why. ``stop``: hosts whose ``stop_slot`` is to stop, since it is not kept warm.
+    ``baseline_slot``: the slot that the release before answers from on the same hosts while this one starts, empty
+    where there is none. ``replaces``: the release before, which gates compare with; empty where there is none, and to
+    go back. ``half_done``: whether the rollout that died, which this one takes over, left the service neither on what
+    was before nor on what it meant, so that this one must not let go of it if it fails, too. ``verdicts``: what the
+    controller's gates found that need the state of the fleet.
     """
 
     service: str
