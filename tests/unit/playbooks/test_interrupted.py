@@ -395,3 +395,15 @@ def test_rollback_takes_out_a_host_that_serves_and_does_not_answer(command: Call
     line = f"m1: tumour stays out of rotation: expected {ONE.name} to run again, found the host unreachable"
     assert (told["lb_rollout"]["verdict"], told["lb_rollout"]["reason"]) == ("done", line)
     assert line in run.output
+
+
+@pytest.mark.parametrize(("wanted", "code"), [(DIED["id"], 0), ("nope", 2)])
+def test_history_has_one_line_for_a_rollout_that_no_journal_keeps(
+    command: Callable[..., Any], wanted: str, code: int
+) -> None:
+    balancer = {**balancer_state(blue=TWO), "rollouts": [DIED]}
+    run = command("history", {"lb_info": {"load_balancer": balancer}}, id=wanted)
+    assert run.code == code, run.output
+    refused = "id: expected a rollout that the journals keep, found nope: history.yml without id lists them"
+    assert (refused in " ".join(run.output.split())) == (code == 2)
+    assert "filter plugin" not in run.output
