@@ -406,8 +406,6 @@ def plan_back(
             half_done=True,
         )
     in_place = slot == left_slot
-    # In place a host that does not answer may run either; another slot has what was recorded there last.
-    is_known = not in_place and _recorded(service, slot, balancers) == to
     release = _find_release(service, to, slot, hosts)
     envs = _envs_held(service, release, slot, hosts)
     plan = _plan(service, release, slot, left, left_slot, envs, hosts, balancers, in_place, strategy)
@@ -419,7 +417,7 @@ def plan_back(
         kept=[] if in_place else _kept(service, slot, start, hosts, balancers),
         record=list(balancers),
         recorded=_recorded_after(service, (slot, to), (left_slot, left), balancers),
-        out={} if is_known else _leaving(everywhere, slot, to, hosts, balancers),
+        out=_leaving(everywhere, slot, to, in_place, hosts, balancers),
         stop=stop if stop_left and not in_place else plan.stop,
         # A rollback of its own that died before it moved has changed nothing that serves.
         half_done=undo or stop_left or _has_moved(service, slot, balancers),
@@ -432,13 +430,17 @@ def _leaving(
     service: Service,
     slot: Slot,
     release: str,
+    in_place: bool,
     hosts: Mapping[str, HostState],
     balancers: Mapping[str, BalancerState],
 ) -> dict[str, str]:
     """Hosts that leave the rotation of a slot that goes back to ``release``, each with why.
 
-    They are those that did not answer: nobody knows which release they run, or will run once they are up again.
+    They are those that did not answer. In place they may run what is left as well as what was before, or will once they
+    are up again; in another slot they run what was recorded there last.
     """
+    if not in_place and _recorded(service, slot, balancers) == release:
+        return {}
     pools = [state["services"][service.name]["pools"][slot]["servers"] for state in balancers.values()]
     silent = [
         host
@@ -518,11 +520,10 @@ def plan_rollback(
     # All at once would lose requests, which going back never does.
     strategy = "rolling" if in_place else service.strategy
     plan = _plan(service, release, slot, serving, active, envs, hosts, balancers, in_place, strategy)
-    is_known = not in_place and _recorded(service, slot, balancers) == release.name
     return replace(
         plan,
         put_back=_put_back(service, plan, serving, hosts),
-        out={} if is_known else _leaving(everywhere, slot, release.name, hosts, balancers),
+        out=_leaving(everywhere, slot, release.name, in_place, hosts, balancers),
     )
 
 
